@@ -1,0 +1,198 @@
+package v1alpha1
+
+// Conditions of a VirtualServer. All three exist, as Unknown with reason
+// Pending, from the first time that a director writes the status.
+const (
+	// ConditionAccepted says whether the spec can be served at all.
+	//
+	// True: Accepted. Unknown: Pending. False: Invalid, NoDirectorPool,
+	// AddressNotAllowed, AddressReserved, AddressInUse, Conflict,
+	// RealServerNotAllowed or RealServerIsDirector. A VirtualServer is
+	// accepted as a whole or not at all: with one claim refused nothing of it
+	// is programmed.
+	ConditionAccepted = "Accepted"
+
+	// ConditionProgrammed says whether for every address an active director
+	// has the services in its kernel and announces the address.
+	//
+	// True: Programmed. Unknown: Pending, NoDirector. False: NotAccepted,
+	// SchedulerUnavailable, IPVSUnavailable, KubeProxyIPVS or KernelError.
+	ConditionProgrammed = "Programmed"
+
+	// ConditionReady says whether clients are served: Programmed, and at least
+	// one real server gets new connections.
+	//
+	// True: Ready. Unknown: Pending. False: NotAccepted, NotProgrammed,
+	// NoRealServers or AllRealServersDown. On a Director it says whether the
+	// director could serve: Ready, Starting, NoDirectorPool, IPVSUnavailable,
+	// KubeProxyIPVS or KernelError.
+	ConditionReady = "Ready"
+)
+
+// Conditions of a Director besides Ready.
+const (
+	// ConditionCandidate says whether the director may become active: its real
+	// servers have verdicts or were adopted, or it has waited long enough for
+	// them.
+	ConditionCandidate = "Candidate"
+
+	// ConditionAPIReachable says whether the director reaches the API server.
+	// While it does not, it goes on with what it has.
+	ConditionAPIReachable = "APIReachable"
+
+	// ConditionAddressConflict says whether somebody else on the network
+	// answers for a VIP that the director announces. It is the one condition
+	// whose good state is False.
+	ConditionAddressConflict = "AddressConflict"
+
+	// ConditionKernelAnswers says whether the node's kernel itself answers ARP
+	// and neighbour solicitations for the VIPs. It does while the director is
+	// alone, so that the VIPs outlive the director's process; a peer must not
+	// become a candidate before it has stopped.
+	ConditionKernelAnswers = "KernelAnswers"
+
+	// ConditionIPVSAvailable says whether the kernel has IPVS.
+	ConditionIPVSAvailable = "IPVSAvailable"
+)
+
+// Reasons of the conditions' good state.
+const (
+	// ReasonAccepted: the spec can be served.
+	ReasonAccepted = "Accepted"
+
+	// ReasonProgrammed: every address is in the kernel of an active director
+	// and announced by it.
+	ReasonProgrammed = "Programmed"
+
+	// ReasonReady: clients are served; of a Director, it could serve.
+	ReasonReady = "Ready"
+)
+
+// Reasons why it is not known yet, or no longer.
+const (
+	// ReasonPending: no director has looked at this generation yet, or no real
+	// server has a verdict yet.
+	ReasonPending = "Pending"
+
+	// ReasonNoDirector: no director is active for an address.
+	ReasonNoDirector = "NoDirector"
+)
+
+// Reasons for refusing a VirtualServer (Accepted=False). The message names the
+// address, or the object that stands in the way.
+const (
+	// ReasonInvalid: the spec contradicts itself in a way that the API server
+	// has not refused.
+	ReasonInvalid = "Invalid"
+
+	// ReasonNoDirectorPool: there is no DirectorPool of that name.
+	ReasonNoDirectorPool = "NoDirectorPool"
+
+	// ReasonAddressNotAllowed: the DirectorPool does not allow the VIP to the
+	// namespace.
+	ReasonAddressNotAllowed = "AddressNotAllowed"
+
+	// ReasonAddressReserved: the VIP is an address of a node, a gateway's or
+	// the API server's, which is refused whatever the DirectorPool allows.
+	ReasonAddressReserved = "AddressReserved"
+
+	// ReasonAddressInUse: an older VirtualServer of another namespace has the
+	// VIP.
+	ReasonAddressInUse = "AddressInUse"
+
+	// ReasonConflict: an older VirtualServer of the same namespace serves the
+	// same VIP, port and protocol.
+	ReasonConflict = "Conflict"
+
+	// ReasonRealServerNotAllowed: the DirectorPool does not allow the real
+	// server to the namespace.
+	ReasonRealServerNotAllowed = "RealServerNotAllowed"
+
+	// ReasonRealServerIsDirector: the real server is a director of the same
+	// pool. A standby would send its connections back to the active director,
+	// and they would go round for ever.
+	ReasonRealServerIsDirector = "RealServerIsDirector"
+)
+
+// Reasons why an accepted VirtualServer is not programmed (Programmed=False).
+const (
+	// ReasonNotAccepted: see the condition Accepted.
+	ReasonNotAccepted = "NotAccepted"
+
+	// ReasonSchedulerUnavailable: the kernel has no such scheduler and could
+	// not load its module (ip_vs_NAME).
+	ReasonSchedulerUnavailable = "SchedulerUnavailable"
+
+	// ReasonIPVSUnavailable: the kernel has no IPVS and could not load it
+	// (ip_vs).
+	ReasonIPVSUnavailable = "IPVSUnavailable"
+
+	// ReasonKubeProxyIPVS: kube-proxy runs in ipvs mode on the node, where it
+	// deletes IPVS services that it does not know.
+	ReasonKubeProxyIPVS = "KubeProxyIPVS"
+
+	// ReasonKernelError: the kernel has refused an operation. The message says
+	// which, and how.
+	ReasonKernelError = "KernelError"
+)
+
+// Reasons why a programmed VirtualServer does not serve (Ready=False).
+const (
+	// ReasonNotProgrammed: see the condition Programmed.
+	ReasonNotProgrammed = "NotProgrammed"
+
+	// ReasonNoRealServers: no real server is meant to get new connections:
+	// there is none, or each is Drained, Disabled or of weight 0.
+	ReasonNoRealServers = "NoRealServers"
+
+	// ReasonAllRealServersDown: health checks say of every real server that it
+	// does not answer.
+	ReasonAllRealServersDown = "AllRealServersDown"
+)
+
+// Reasons of a Director's conditions besides those above.
+const (
+	// ReasonStarting: the director has not yet read what it is to serve, or
+	// not yet brought it about.
+	ReasonStarting = "Starting"
+
+	// ReasonUnreachable: the API server does not answer.
+	ReasonUnreachable = "Unreachable"
+
+	// ReasonReachable: the API server answers.
+	ReasonReachable = "Reachable"
+
+	// ReasonAddressClaimed: another host answers for a VIP. The message names
+	// the VIP and the host's hardware address.
+	ReasonAddressClaimed = "AddressClaimed"
+
+	// ReasonNoConflict: no other host answers for a VIP.
+	ReasonNoConflict = "NoConflict"
+
+	// ReasonAlone: no other director of the pool is there to take over, so the
+	// kernel answers for the VIPs.
+	ReasonAlone = "Alone"
+
+	// ReasonPeerPresent: another director of the pool could take over, so the
+	// kernel must not answer for the VIPs.
+	ReasonPeerPresent = "PeerPresent"
+
+	// ReasonStandby: the director does not announce the VIPs.
+	ReasonStandby = "Standby"
+
+	// ReasonIPVSAvailable: the kernel has IPVS.
+	ReasonIPVSAvailable = "IPVSAvailable"
+
+	// ReasonCandidate: the director may become active.
+	ReasonCandidate = "Candidate"
+
+	// ReasonLinkDown: the announcement interface is down or has no carrier.
+	ReasonLinkDown = "LinkDown"
+
+	// ReasonPeerKernelAnswers: the kernel of another director still answers for
+	// the VIPs; it stops when that director has seen that this one is ready.
+	ReasonPeerKernelAnswers = "PeerKernelAnswers"
+
+	// ReasonWaitingForVerdicts: real servers have no verdict yet.
+	ReasonWaitingForVerdicts = "WaitingForVerdicts"
+)

@@ -1,0 +1,169 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// DirectorPool is a set of nodes that serve VirtualServers together: one of
+// its directors announces a VIP, the others stand by. It says too which
+// namespaces may have which addresses.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:resource:scope=Cluster,shortName=dp
+// +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interface.name`
+// +kubebuilder:printcolumn:name="Guard",type=string,JSONPath=`.spec.guard`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+// +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name must be a DNS label: at most 63 lower-case letters, digits and hyphens"
+type DirectorPool struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec says which nodes the pool has and what they may serve.
+	// +required
+	Spec DirectorPoolSpec `json:"spec,omitzero"`
+}
+
+// DirectorPoolList is a list of DirectorPools.
+//
+// +kubebuilder:object:root=true
+type DirectorPoolList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []DirectorPool `json:"items"`
+}
+
+// DirectorPoolSpec says which nodes the pool has and what they may serve.
+type DirectorPoolSpec struct {
+	// nodeSelector selects the nodes whose directors belong to the pool, among
+	// those that a director runs on; {} selects them all. A node that several
+	// pools select belongs to the oldest of them.
+	// +required
+	NodeSelector metav1.LabelSelector `json:"nodeSelector"`
+
+	// interface is the network interface that VIPs are announced on. Left out,
+	// it is the one whose network holds the VIP.
+	// +optional
+	Interface *Interface `json:"interface,omitempty"`
+
+	// allow says which namespaces may serve which VIPs by which real servers.
+	// What no entry allows is refused, and with no entry nothing is served:
+	// anybody who can make a VirtualServer could otherwise take over any
+	// address of the network.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=32
+	// +optional
+	Allow []AllowRule `json:"allow,omitempty"`
+
+	// announcement says how VIPs are announced.
+	// +kubebuilder:default={}
+	// +optional
+	Announcement Announcement `json:"announcement,omitzero"`
+
+	// ipvs holds IPVS's settings, which are one for a whole node.
+	// +kubebuilder:default={}
+	// +optional
+	IPVS IPVSSettings `json:"ipvs,omitzero"`
+
+	// guard says whether the directors keep an nftables table of their own
+	// that lets packets of the VIPs pass by the NAT rules and connection
+	// tracking of others (kube-proxy, the network plugin), and drops what
+	// arrives for a VIP on a port that is not served. Disabled is for nodes
+	// without either.
+	// +kubebuilder:default=Enabled
+	// +optional
+	Guard GuardMode `json:"guard,omitempty"`
+}
+
+// Interface says which network interface is meant.
+type Interface struct {
+	// name is the interface's name on every node of the pool.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:Pattern=`^[A-Za-z0-9_][A-Za-z0-9_.@+-]*$`
+	// +kubebuilder:validation:XValidation:rule="!(self in ['lo', 'dummy-lvs'])",message="must be an interface to the network that clients come from: not lo, and not dummy-lvs, which is the directors' own"
+	// +required
+	Name string `json:"name,omitempty"`
+}
+
+// AllowRule allows VIPs and real servers to namespaces. A VIP and its real
+// servers need not be allowed by the same rule.
+type AllowRule struct {
+	// addresses are the VIPs: addresses, ranges and networks.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +optional
+	Addresses []AddressRange `json:"addresses,omitempty"`
+
+	// realServers are the addresses that real servers may have: addresses,
+	// ranges and networks.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=64
+	// +optional
+	RealServers []AddressRange `json:"realServers,omitempty"`
+
+	// namespaceSelector selects the namespaces whose VirtualServers may; {},
+	// the default, selects them all.
+	// +kubebuilder:default={}
+	// +optional
+	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector,omitzero"`
+}
+
+// Announcement says how VIPs are announced.
+type Announcement struct {
+	// refreshInterval is the time between the unasked announcements
+	// (gratuitous ARP, unsolicited neighbour advertisements) that an active
+	// director goes on sending for each VIP, 1s to 1h. They repair the caches
+	// of hosts that have missed a takeover.
+	// +kubebuilder:default="60s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('1h')",message="must be from 1s to 1h"
+	// +optional
+	RefreshInterval metav1.Duration `json:"refreshInterval,omitzero"`
+}
+
+// IPVSSettings are IPVS's settings, which are one for a whole node.
+type IPVSSettings struct {
+	// tcpTimeout is how long a TCP connection without packets is remembered:
+	// whole seconds, 1s to 744h. Clients must send keep-alives more often.
+	// +kubebuilder:default="15m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('744h') && !self.contains('.') && !self.contains('ms')",message="must be whole seconds (no fraction, no ms), from 1s to 744h"
+	// +optional
+	TCPTimeout metav1.Duration `json:"tcpTimeout,omitzero"`
+
+	// tcpFinTimeout is how long a TCP connection that the client has begun to
+	// close is remembered: whole seconds, 1s to 744h.
+	// +kubebuilder:default="2m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('744h') && !self.contains('.') && !self.contains('ms')",message="must be whole seconds (no fraction, no ms), from 1s to 744h"
+	// +optional
+	TCPFinTimeout metav1.Duration `json:"tcpFinTimeout,omitzero"`
+
+	// udpTimeout is how long after its last datagram a UDP client is still
+	// sent to the same real server: whole seconds, 1s to 744h.
+	// +kubebuilder:default="5m"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('744h') && !self.contains('.') && !self.contains('ms')",message="must be whole seconds (no fraction, no ms), from 1s to 744h"
+	// +optional
+	UDPTimeout metav1.Duration `json:"udpTimeout,omitzero"`
+}
+
+// GuardMode switches the guard.
+//
+// +kubebuilder:validation:Enum=Enabled;Disabled
+type GuardMode string
+
+// The guard's modes.
+const (
+	GuardEnabled  GuardMode = "Enabled"
+	GuardDisabled GuardMode = "Disabled"
+)

@@ -1,0 +1,286 @@
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// VirtualServer serves one or more virtual IP addresses (VIPs) through IPVS:
+// directors accept connections to them and hand these to real servers.
+//
+// +kubebuilder:object:root=true
+// +kubebuilder:subresource:status
+// +kubebuilder:resource:shortName=vs
+// +kubebuilder:printcolumn:name="VIP",type=string,JSONPath=`.spec.addresses[0]`
+// +kubebuilder:printcolumn:name="Addresses",type=string,priority=1,JSONPath=`.status.display.addresses`
+// +kubebuilder:printcolumn:name="Ports",type=string,JSONPath=`.status.display.ports`
+// +kubebuilder:printcolumn:name="Scheduler",type=string,JSONPath=`.spec.scheduler`
+// +kubebuilder:printcolumn:name="Method",type=string,JSONPath=`.spec.forwardingMethod`
+// +kubebuilder:printcolumn:name="Real Servers",type=string,JSONPath=`.status.display.realServers`
+// +kubebuilder:printcolumn:name="Director",type=string,JSONPath=`.status.display.directors`
+// +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
+type VirtualServer struct {
+	metav1.TypeMeta `json:",inline"`
+	// +optional
+	metav1.ObjectMeta `json:"metadata,omitzero"`
+
+	// spec says what is served, how and by which real servers.
+	// +required
+	Spec VirtualServerSpec `json:"spec,omitzero"`
+
+	// status is what the directors report. Nothing is decided from it:
+	// deleting it changes the display only.
+	// +optional
+	Status VirtualServerStatus `json:"status,omitzero"`
+}
+
+// VirtualServerList is a list of VirtualServers.
+//
+// +kubebuilder:object:root=true
+type VirtualServerList struct {
+	metav1.TypeMeta `json:",inline"`
+	metav1.ListMeta `json:"metadata,omitzero"`
+	Items           []VirtualServer `json:"items"`
+}
+
+// VirtualServerSpec says what is served, how and by which real servers.
+//
+// +kubebuilder:validation:XValidation:rule="self.addresses == oldSelf.addresses",message="addresses cannot be changed: make a new VirtualServer"
+// +kubebuilder:validation:XValidation:rule="self.directorPoolName == oldSelf.directorPoolName",message="directorPoolName cannot be changed: make a new VirtualServer"
+// +kubebuilder:validation:XValidation:rule="!has(self.schedulerFlags) || self.schedulerFlags.size() == 0 || self.scheduler in ['sh', 'mh']",message="schedulerFlags can be set only with the schedulers sh and mh"
+// +kubebuilder:validation:XValidation:rule="self.realServers.all(r, r.port == 0)",message="a real server's own port can be set only with a forwarding method that rewrites ports, which DR does not: leave port out"
+// +kubebuilder:validation:XValidation:rule="self.addresses.all(a, self.realServers.all(r, a.contains(':') == r.address.contains(':')))",message="with DR every real server must be of the same address family as every VIP"
+type VirtualServerSpec struct {
+	// directorPoolName names the DirectorPool whose directors serve this.
+	// It cannot be changed.
+	// +kubebuilder:default=default
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +optional
+	DirectorPoolName string `json:"directorPoolName,omitempty"`
+
+	// addresses are the VIPs: the addresses that clients connect to, each with
+	// every one of the ports. The DirectorPool must allow them to this
+	// namespace. They cannot be changed.
+	// +listType=set
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=16
+	// +required
+	Addresses []IPAddress `json:"addresses,omitempty"`
+
+	// ports are what is served on each address. What arrives for a VIP on any
+	// other port is dropped.
+	// +listType=map
+	// +listMapKey=port
+	// +listMapKey=protocol
+	// +kubebuilder:validation:MinItems=1
+	// +kubebuilder:validation:MaxItems=64
+	// +kubebuilder:validation:XValidation:rule="self.all(p, !has(p.name) || self.exists_one(q, has(q.name) && q.name == p.name))",message="each name can be given to one port only"
+	// +required
+	Ports []Port `json:"ports,omitempty"`
+
+	// scheduler is IPVS's way of choosing a real server for a new connection:
+	// rr (round robin), wrr (weighted round robin), lc (least connection), wlc
+	// (weighted least connection), lblc and lblcr (locality-based), sh and dh
+	// (source and destination hashing), mh (Maglev hashing), sed (shortest
+	// expected delay), nq (never queue), fo (weighted failover), ovf (weighted
+	// overflow), twos (power of two choices). rr and lc ignore weights other
+	// than 0. The directors' kernels must have the scheduler as a module:
+	// else the VirtualServer is not programmed, reason SchedulerUnavailable.
+	// +kubebuilder:default=wlc
+	// +optional
+	Scheduler Scheduler `json:"scheduler,omitempty"`
+
+	// schedulerFlags change how the schedulers sh and mh hash. Port: the
+	// client's port counts too, not its address alone. Fallback: connections
+	// of a real server that is down or full go to another one instead of
+	// being refused.
+	// +listType=set
+	// +kubebuilder:validation:MaxItems=2
+	// +optional
+	SchedulerFlags []SchedulerFlag `json:"schedulerFlags,omitempty"`
+
+	// forwardingMethod is how a director hands a packet to a real server. DR
+	// (direct routing): unchanged, in a frame to the real server's MAC address.
+	// The real server must be on a network that the director is directly
+	// connected to, must have the VIP as an address of its own that it does not
+	// answer ARP for, and replies straight to the client.
+	// +kubebuilder:default=DR
+	// +optional
+	ForwardingMethod ForwardingMethod `json:"forwardingMethod,omitempty"`
+
+	// persistence keeps a client with the real server that it was given first.
+	// Left out, each connection is scheduled by itself.
+	// +optional
+	Persistence *Persistence `json:"persistence,omitempty"`
+
+	// realServers are what answers. An empty list is allowed: then nothing
+	// answers, and the condition Ready says so.
+	// +listType=map
+	// +listMapKey=address
+	// +listMapKey=port
+	// +kubebuilder:validation:MaxItems=256
+	// +required
+	RealServers []RealServer `json:"realServers"`
+
+	// healthChecks are run by each director against every real server. A real
+	// server is up when all of them pass; the others get no new connections.
+	// With none, real servers count as up at all times.
+	// +listType=map
+	// +listMapKey=name
+	// +kubebuilder:validation:MaxItems=8
+	// +optional
+	HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
+}
+
+// Port is a port that is served on every address of a VirtualServer.
+type Port struct {
+	// name tells people what the port is for.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +optional
+	Name string `json:"name,omitempty"`
+
+	// port is the port that clients connect to, and with DR also the one that
+	// real servers listen on.
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	// +required
+	Port int32 `json:"port,omitempty"`
+
+	// protocol is the transport protocol: TCP, UDP or SCTP.
+	// +kubebuilder:default=TCP
+	// +optional
+	Protocol Protocol `json:"protocol,omitempty"`
+}
+
+// Protocol is a transport protocol.
+//
+// +kubebuilder:validation:Enum=TCP;UDP;SCTP
+type Protocol string
+
+// The transport protocols.
+const (
+	ProtocolTCP  Protocol = "TCP"
+	ProtocolUDP  Protocol = "UDP"
+	ProtocolSCTP Protocol = "SCTP"
+)
+
+// Scheduler is the name of an IPVS scheduler, which is that of its kernel
+// module without the prefix ip_vs_.
+//
+// +kubebuilder:validation:Enum=rr;wrr;lc;wlc;lblc;lblcr;sh;dh;mh;sed;nq;fo;ovf;twos
+type Scheduler string
+
+// The schedulers of Linux's IPVS.
+const (
+	SchedulerRoundRobin                               Scheduler = "rr"
+	SchedulerWeightedRoundRobin                       Scheduler = "wrr"
+	SchedulerLeastConnection                          Scheduler = "lc"
+	SchedulerWeightedLeastConnection                  Scheduler = "wlc"
+	SchedulerLocalityBasedLeastConnection             Scheduler = "lblc"
+	SchedulerLocalityBasedLeastConnectionReplications Scheduler = "lblcr"
+	SchedulerSourceHashing                            Scheduler = "sh"
+	SchedulerDestinationHashing                       Scheduler = "dh"
+	SchedulerMaglevHashing                            Scheduler = "mh"
+	SchedulerShortestExpectedDelay                    Scheduler = "sed"
+	SchedulerNeverQueue                               Scheduler = "nq"
+	SchedulerWeightedFailover                         Scheduler = "fo"
+	SchedulerWeightedOverflow                         Scheduler = "ovf"
+	SchedulerPowerOfTwoChoices                        Scheduler = "twos"
+)
+
+// SchedulerFlag changes how a hashing scheduler hashes.
+//
+// +kubebuilder:validation:Enum=Port;Fallback
+type SchedulerFlag string
+
+// The flags of the schedulers sh and mh; ipvsadm calls them sh-port and
+// sh-fallback, mh-port and mh-fallback.
+const (
+	SchedulerFlagPort     SchedulerFlag = "Port"
+	SchedulerFlagFallback SchedulerFlag = "Fallback"
+)
+
+// ForwardingMethod is a packet-forwarding method of IPVS.
+//
+// +kubebuilder:validation:Enum=DR
+type ForwardingMethod string
+
+// ForwardingMethodDR is direct routing, keepalived's lvs_method DR.
+const ForwardingMethodDR ForwardingMethod = "DR"
+
+// Persistence says which connections go to the same real server.
+type Persistence struct {
+	// timeout is how long after a client's last connection has ended the client
+	// is still sent to the same real server: whole seconds, 1s to 744h (31
+	// days). keepalived: persistence_timeout.
+	// +kubebuilder:default="300s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('744h') && !self.contains('.') && !self.contains('ms')",message="must be whole seconds (no fraction, no ms), from 1s to 744h"
+	// +optional
+	Timeout metav1.Duration `json:"timeout,omitzero"`
+
+	// ipv4PrefixLength is how many leading bits of an IPv4 client's address say
+	// which client it is: with 24 all clients of a /24 share a real server.
+	// +kubebuilder:default=32
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=32
+	// +optional
+	IPv4PrefixLength int32 `json:"ipv4PrefixLength,omitempty"`
+
+	// ipv6PrefixLength is the same for IPv6 clients.
+	// +kubebuilder:default=128
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=128
+	// +optional
+	IPv6PrefixLength int32 `json:"ipv6PrefixLength,omitempty"`
+}
+
+// RealServer is a host that answers for the VIPs.
+type RealServer struct {
+	// address is the real server's own address. The DirectorPool must allow it
+	// to this namespace, and it cannot be the address of a director.
+	// +required
+	Address IPAddress `json:"address,omitempty"`
+
+	// port is where the real server listens, if that differs from the port
+	// that clients connect to; 0 means that it does not, and is the only value
+	// that DR allows.
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
+	// +optional
+	Port int32 `json:"port"`
+
+	// weight is the real server's share of new connections relative to the
+	// others', 0 to 65535. With 0 it gets no new ones and keeps those it has.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=65535
+	// +optional
+	Weight *int32 `json:"weight,omitempty"`
+
+	// state takes a real server out of service by hand. Enabled: it serves.
+	// Drained: it gets no new connections and keeps those it has, whatever its
+	// weight. Disabled: it is removed, and its connections with it.
+	// +kubebuilder:default=Enabled
+	// +optional
+	State RealServerState `json:"state,omitempty"`
+}
+
+// RealServerState is what a user wants of a real server.
+//
+// +kubebuilder:validation:Enum=Enabled;Drained;Disabled
+type RealServerState string
+
+// The states that a user can put a real server into.
+const (
+	RealServerEnabled  RealServerState = "Enabled"
+	RealServerDrained  RealServerState = "Drained"
+	RealServerDisabled RealServerState = "Disabled"
+)
