@@ -1,0 +1,340 @@
+package netstate
+
+import (
+	"fmt"
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"pgregory.net/rapid"
+)
+
+// parse makes a state of its text form.
+func parse(t *testing.T, text string) State {
+	t.Helper()
+	var s State
+	if err := s.UnmarshalText([]byte(text)); err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+const (
+	webGuard = "guard 192.0.2.1\nguard TCP 192.0.2.1:80\n"
+	webVIP   = "address 192.0.2.1 dev dummy-lvs src 10.0.0.2\n"
+	webTable = "service TCP 192.0.2.1:80 wrr\ndestination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1\n"
+	web      = webGuard + webVIP + webTable
+)
+
+func TestDiff(t *testing.T) {
+	cases := map[string]struct {
+		have, want string
+		wantOps    []string
+	}{
+		"nothing to do": {have: web, want: web},
+		"a VIP comes: guard, address, service, destination, then it is let through": {
+			want: web,
+			wantOps: []string{
+				"add guard 192.0.2.1",
+				"add address 192.0.2.1 dev dummy-lvs",
+				"add service TCP 192.0.2.1:80",
+				"add destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"add guard TCP 192.0.2.1:80",
+			},
+		},
+		"a VIP goes: the reverse": {
+			have: web,
+			wantOps: []string{
+				"del guard TCP 192.0.2.1:80",
+				"del destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"del service TCP 192.0.2.1:80",
+				"del address 192.0.2.1 dev dummy-lvs",
+				"del guard 192.0.2.1",
+			},
+		},
+		"the kernel answers last of all": {
+			want: web + "address 192.0.2.1 dev eth0\n",
+			wantOps: []string{
+				"add guard 192.0.2.1",
+				"add address 192.0.2.1 dev dummy-lvs",
+				"add service TCP 192.0.2.1:80",
+				"add destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"add guard TCP 192.0.2.1:80",
+				"add address 192.0.2.1 dev eth0",
+			},
+		},
+		"the kernel stops answering first of all": {
+			have: web + "address 192.0.2.1 dev eth0\n",
+			wantOps: []string{
+				"del address 192.0.2.1 dev eth0",
+				"del guard TCP 192.0.2.1:80",
+				"del destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"del service TCP 192.0.2.1:80",
+				"del address 192.0.2.1 dev dummy-lvs",
+				"del guard 192.0.2.1",
+			},
+		},
+		"draining edits the destination alone": {
+			have:    web,
+			want:    webGuard + webVIP + "service TCP 192.0.2.1:80 wrr\ndestination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 0\n",
+			wantOps: []string{"set destination TCP 192.0.2.1:80 10.0.0.7:80"},
+		},
+		"another scheduler edits the service alone": {
+			have:    web,
+			want:    webGuard + webVIP + "service TCP 192.0.2.1:80 mh\ndestination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1\n",
+			wantOps: []string{"set service TCP 192.0.2.1:80"},
+		},
+		"a server is replaced: the new one is in before the old one goes": {
+			have: web,
+			want: webGuard + webVIP + "service TCP 192.0.2.1:80 wrr\ndestination TCP 192.0.2.1:80 10.0.0.9:80 DR weight 1\n",
+			wantOps: []string{
+				"add destination TCP 192.0.2.1:80 10.0.0.9:80",
+				"del destination TCP 192.0.2.1:80 10.0.0.7:80",
+			},
+		},
+		"servers are added in order of address, then port": {
+			have: web,
+			want: web + `destination TCP 192.0.2.1:80 10.0.0.10:80 DR weight 1
+destination TCP 192.0.2.1:80 10.0.0.9:80 DR weight 1
+destination TCP 192.0.2.1:80 10.0.0.9:8 DR weight 1
+`,
+			wantOps: []string{
+				"add destination TCP 192.0.2.1:80 10.0.0.9:8",
+				"add destination TCP 192.0.2.1:80 10.0.0.9:80",
+				"add destination TCP 192.0.2.1:80 10.0.0.10:80",
+			},
+		},
+		"a flushed guard lets what works through before it drops the rest": {
+			have:    webVIP + webTable,
+			want:    web,
+			wantOps: []string{"add guard TCP 192.0.2.1:80", "add guard 192.0.2.1"},
+		},
+		"a guard that is not wanted any more stops dropping first": {
+			have:    web,
+			want:    webVIP + webTable,
+			wantOps: []string{"del guard 192.0.2.1", "del guard TCP 192.0.2.1:80"},
+		},
+		"keys come one after the other": {
+			want: "guard 192.0.2.2\nguard 192.0.2.1\naddress 192.0.2.1 dev dummy-lvs\naddress 192.0.2.2 dev dummy-lvs\nservice fwmark 7 rr\n",
+			wantOps: []string{
+				"add guard 192.0.2.1", "add address 192.0.2.1 dev dummy-lvs",
+				"add guard 192.0.2.2", "add address 192.0.2.2 dev dummy-lvs",
+				"add service fwmark 7",
+			},
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			var got []string
+			for _, op := range Diff(parse(t, tc.have), parse(t, tc.want)) {
+				got = append(got, op.String())
+			}
+			if diff := cmp.Diff(tc.wantOps, got); diff != "" {
+				t.Errorf("Diff() (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func addrGen() *rapid.Generator[netip.Addr] {
+	return rapid.SampledFrom([]netip.Addr{
+		netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.2"), netip.MustParseAddr("2001:db8::1"),
+	})
+}
+
+func sourceGen() *rapid.Generator[netip.Addr] {
+	return rapid.SampledFrom([]netip.Addr{{}, netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")})
+}
+
+func serviceGen() *rapid.Generator[Service] {
+	return rapid.Custom(func(t *rapid.T) Service {
+		return Service{
+			Scheduler:         rapid.SampledFrom([]string{"rr", "wrr", "mh"}).Draw(t, "scheduler"),
+			Flags:             rapid.SampledFrom([]SchedulerFlags{0, Fallback, Fallback | Port}).Draw(t, "flags"),
+			OnePacket:         rapid.Bool().Draw(t, "one packet"),
+			Persistence:       time.Duration(rapid.IntRange(0, 2).Draw(t, "persistence")) * time.Second,
+			PersistencePrefix: uint8(rapid.SampledFrom([]int{24, 32, 128}).Draw(t, "prefix")),
+		}
+	})
+}
+
+func destinationGen() *rapid.Generator[Destination] {
+	return rapid.Custom(func(t *rapid.T) Destination {
+		return Destination{
+			Method: rapid.SampledFrom([]Method{DR, TUN, NAT}).Draw(t, "method"),
+			Weight: rapid.Uint32Range(0, 2).Draw(t, "weight"),
+			Upper:  rapid.Uint32Range(0, 2).Draw(t, "upper"),
+			Lower:  rapid.Uint32Range(0, 2).Draw(t, "lower"),
+		}
+	})
+}
+
+// stateGen makes states that a plan could want: no destination without its
+// service, no service without its VIP, all of them guarded.
+func stateGen() *rapid.Generator[State] {
+	return rapid.Custom(func(t *rapid.T) State {
+		s := New()
+		for _, vip := range rapid.SliceOfNDistinct(addrGen(), 0, 3, rapid.ID).Draw(t, "VIPs") {
+			s.Guard[GuardKey{VIP: vip}] = Present{}
+			s.Addresses[AddressKey{DummyLink, vip}] = Address{Source: sourceGen().Draw(t, "source")}
+			if rapid.Bool().Draw(t, "the kernel answers") {
+				s.Addresses[AddressKey{"eth0", vip}] = Address{}
+			}
+			drawServices(t, s, vip)
+		}
+		return s
+	})
+}
+
+func drawServices(t *rapid.T, s State, vip netip.Addr) {
+	protocols := rapid.SampledFrom([]Protocol{TCP, UDP, SCTP})
+	for range rapid.IntRange(0, 3).Draw(t, "services") {
+		k := ServiceKey{Key{Addr: vip}, protocols.Draw(t, "protocol"), uint16(rapid.IntRange(1, 2).Draw(t, "port"))}
+		s.Services[k] = serviceGen().Draw(t, "service")
+		s.Guard[GuardKey{vip, k.Protocol, k.Port}] = Present{}
+		for range rapid.IntRange(0, 3).Draw(t, "destinations") {
+			d := DestinationKey{k, addrGen().Draw(t, "server"), k.Port}
+			s.Destinations[d] = destinationGen().Draw(t, "destination")
+		}
+	}
+}
+
+// unsafe says what is wrong with a state at any one moment, "" if nothing.
+func unsafe(s State) string {
+	for k := range s.Addresses {
+		if _, guarded := s.Guard[GuardKey{VIP: k.Addr}]; !guarded {
+			return fmt.Sprintf("%s has no guard", k)
+		}
+		if _, ok := s.Addresses[AddressKey{DummyLink, k.Addr}]; !ok {
+			return fmt.Sprintf("%s and not on %s", k, DummyLink)
+		}
+	}
+	for k := range s.Guard {
+		if _, ok := s.Services[ServiceKey{Key{Addr: k.VIP}, k.Protocol, k.Port}]; k.isService() && !ok {
+			return fmt.Sprintf("%s lets through what is no service", k)
+		}
+	}
+	for k := range s.Services {
+		if _, ok := s.Addresses[AddressKey{DummyLink, k.Key.Addr}]; k.Key.Mark == 0 && !ok {
+			return fmt.Sprintf("%s has no VIP", k)
+		}
+	}
+	for k := range s.Destinations {
+		if _, ok := s.Services[k.Service]; !ok {
+			return fmt.Sprintf("%s has no service", k)
+		}
+	}
+	return ""
+}
+
+func TestDiffLeadsToWhatIsWanted(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		have, want := stateGen().Draw(t, "have"), stateGen().Draw(t, "want")
+		state := have.Clone()
+		for _, op := range Diff(have, want) {
+			checkOp(t, state, want, op)
+			state.Perform(op)
+			if wrong := unsafe(state); wrong != "" {
+				t.Fatalf("after %s: %s", op, wrong)
+			}
+		}
+		if diff := cmp.Diff(want, state, equateAddrs); diff != "" {
+			t.Fatalf("the operations lead elsewhere (-want +got):\n%s", diff)
+		}
+		if ops := Diff(state, want); len(ops) != 0 {
+			t.Fatalf("a second Diff has more to do: %v", ops)
+		}
+	})
+}
+
+// checkOp says whether an operation fits the state that it is done to.
+func checkOp(t *rapid.T, state, want State, op Op) {
+	t.Helper()
+	var verb Verb
+	var there bool
+	switch c := op.(type) {
+	case GuardChange:
+		verb = c.Verb
+		_, there = state.Guard[c.Entry]
+	case AddressChange:
+		verb = c.Verb
+		_, there = state.Addresses[c.Entry]
+	case ServiceChange:
+		verb = c.Verb
+		_, there = state.Services[c.Entry]
+	case DestinationChange:
+		verb = c.Verb
+		_, there = state.Destinations[c.Entry]
+		if verb == Del {
+			successorsAreIn(t, state, want, c.Entry.Service)
+		}
+	default:
+		t.Fatalf("an operation of type %T", op)
+	}
+	if there == (verb == Add) {
+		t.Fatalf("%s, but there before: %t", op, there)
+	}
+}
+
+// successorsAreIn checks that a service that stays has all its new servers.
+func successorsAreIn(t *rapid.T, state, want State, service ServiceKey) {
+	t.Helper()
+	for k, v := range want.Destinations {
+		if got, ok := state.Destinations[k]; k.Service == service && (!ok || got != v) {
+			t.Fatalf("a server of %s goes before %s is in", service, k)
+		}
+	}
+}
+
+func TestDiffIsSafeWhateverFails(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		state, want := stateGen().Draw(t, "have"), stateGen().Draw(t, "want")
+		for range 3 { // attempts: each begins with what the last one left
+			failed := map[Key]bool{}
+			for _, op := range Diff(state.Clone(), want) {
+				if failed[op.Key()] {
+					continue
+				}
+				if rapid.IntRange(0, 4).Draw(t, "luck") == 0 {
+					failed[op.Key()] = true
+					continue
+				}
+				state.Perform(op)
+				if wrong := unsafe(state); wrong != "" {
+					t.Fatalf("after %s: %s", op, wrong)
+				}
+			}
+			for _, key := range state.Keys() {
+				if !failed[key] {
+					if diff := cmp.Diff(want.Of(key), state.Of(key), equateAddrs); diff != "" {
+						t.Fatalf("%s did not fail and is not as wanted (-want +got):\n%s", key, diff)
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestDiffOfKeysIsTheDiffOfEachKey(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		have, want := stateGen().Draw(t, "have"), stateGen().Draw(t, "want")
+		both := have.Clone()
+		for _, op := range Diff(New(), want) {
+			both.Perform(op)
+		}
+		var apart []string
+		for _, key := range both.Keys() {
+			for _, op := range Diff(have.Of(key), want.Of(key)) {
+				apart = append(apart, op.String())
+			}
+		}
+		var together []string
+		for _, op := range Diff(have, want) {
+			together = append(together, op.String())
+		}
+		if diff := cmp.Diff(apart, together); diff != "" {
+			t.Fatalf("keys depend on each other (-apart +together):\n%s", diff)
+		}
+	})
+}
