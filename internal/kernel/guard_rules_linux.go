@@ -1,0 +1,277 @@
+package kernel
+
+import (
+	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"github.com/google/nftables/userdata"
+	"golang.org/x/sys/unix"
+
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+)
+
+// guardTable is the name of the guard's table, of the family inet.
+const guardTable = "lvs-operator"
+
+// guard is what the guard is made of, besides its entries.
+type guard struct {
+	table  *nftables.Table
+	sets   []guardSet
+	chains []guardChain
+}
+
+type guardSet struct {
+	set      *nftables.Set
+	elements []nftables.SetElement
+}
+
+type guardChain struct {
+	chain *nftables.Chain
+	rules []guardRule
+}
+
+// guardRule is a rule; its comment stands for all of it, so a rule that changes
+// gets another.
+type guardRule struct {
+	comment string
+	exprs   []expr.Any
+}
+
+// newGuard describes the guard for an announcement interface.
+//
+// Its chains come at the priority of raw (-300): before connection tracking,
+// whose NAT rules (kube-proxy's, host ports, masquerade) and verdicts (INVALID,
+// for a director sees half of a conversation) then pass untracked packets by.
+func newGuard(link string) guard {
+	table := &nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}
+	g := guard{table: table}
+	for i, name := range []string{"vips4", "vips6", "services4", "services6"} {
+		g.sets = append(g.sets, guardSet{set: entrySet(table, name, uint32(i+1))})
+	}
+	protocols := guardSet{set: &nftables.Set{Table: table, Name: "protocols", ID: 5, KeyType: nftables.TypeInetProto}}
+	for _, p := range []netstate.Protocol{netstate.TCP, netstate.UDP, netstate.SCTP} {
+		protocols.elements = append(protocols.elements, nftables.SetElement{Key: []byte{byte(p)}})
+	}
+	g.sets = append(g.sets, protocols)
+	g.chains = []guardChain{
+		{baseChain(table, "prerouting", nftables.ChainHookPrerouting), preroutingRules(link)},
+		{baseChain(table, "output", nftables.ChainHookOutput), outputRules()},
+	}
+	return g
+}
+
+// entrySet is one of the sets that hold entries. The identifier counts within a
+// transaction only; it is given here because the library would number its sets
+// by a variable that it does not lock.
+func entrySet(table *nftables.Table, name string, id uint32) *nftables.Set {
+	types := map[string]nftables.SetDatatype{
+		"vips4":     nftables.TypeIPAddr,
+		"vips6":     nftables.TypeIP6Addr,
+		"services4": nftables.MustConcatSetType(nftables.TypeIPAddr, nftables.TypeInetProto, nftables.TypeInetService),
+		"services6": nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService),
+	}
+	return &nftables.Set{Table: table, Name: name, ID: id, KeyType: types[name], KeyByteOrder: binaryutil.BigEndian}
+}
+
+func baseChain(table *nftables.Table, name string, hook *nftables.ChainHook) *nftables.Chain {
+	accept := nftables.ChainPolicyAccept
+	return &nftables.Chain{
+		Table: table, Name: name, Type: nftables.ChainTypeFilter,
+		Hooknum: hook, Priority: nftables.ChainPriorityRaw, Policy: &accept,
+	}
+}
+
+// setOf returns the set that holds an entry.
+func setOf(k netstate.GuardKey) *nftables.Set {
+	name := "vips"
+	if k.Protocol != 0 || k.Port != 0 {
+		name = "services"
+	}
+	if k.VIP.Is4() {
+		name += "4"
+	} else {
+		name += "6"
+	}
+	return entrySet(&nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}, name, 1)
+}
+
+// entrySets returns the sets that hold entries.
+func (g guard) entrySets() []*nftables.Set {
+	var sets []*nftables.Set
+	for _, s := range g.sets {
+		if s.set.Name != "protocols" {
+			sets = append(sets, s.set)
+		}
+	}
+	return sets
+}
+
+// build queues what makes the guard, whatever of it is there.
+func (g guard) build(conn *nftables.Conn) error {
+	conn.AddTable(g.table)
+	for _, s := range g.sets {
+		if err := conn.AddSet(s.set, s.elements); err != nil {
+			return err
+		}
+	}
+	for _, c := range g.chains {
+		conn.AddChain(c.chain)
+		conn.FlushChain(c.chain)
+		for _, r := range c.rules {
+			conn.AddRule(&nftables.Rule{
+				Table: g.table, Chain: c.chain, Exprs: r.exprs,
+				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
+			})
+		}
+	}
+	return nil
+}
+
+// family is what the rules of one address family differ in.
+type family struct {
+	nfproto        byte
+	name           string
+	source, dest   uint32 // offsets in the network header
+	size           uint32
+	protocolInPort uint32 // 32-bit register of the protocol, after the address
+}
+
+var (
+	ipv4 = family{unix.NFPROTO_IPV4, "4", 12, 16, 4, unix.NFT_REG32_00 + 1}
+	ipv6 = family{unix.NFPROTO_IPV6, "6", 8, 24, 16, unix.NFT_REG32_00 + 4}
+)
+
+// preroutingRules, in order: the segment must not speak with this node's own
+// addresses (which accept_local alone would let it); what comes from a VIP is
+// not tracked; a fragment that is not the first has no port to judge by; what is
+// for a service is not tracked, and is let through; the rest of TCP, UDP and
+// SCTP for a VIP is for no service and dropped. Everything else passes, all of
+// ICMP and ICMPv6 first of all: IPVS hands errors on to the real servers.
+func preroutingRules(link string) []guardRule {
+	rules := []guardRule{{"drop spoofed sources on " + link, concat(
+		ipv4.is(), interfaceIs(link), ipv4.notIn(ipv4.source, "vips"), sourceIsLocal(), drop(),
+	)}}
+	for _, f := range []family{ipv4, ipv6} {
+		rules = append(rules, guardRule{"untracked from a VIP, IPv" + f.name, concat(
+			f.is(), f.in(f.source, "vips"), untracked(),
+		)})
+	}
+	rules = append(rules,
+		guardRule{"later fragments, IPv4", concat(ipv4.is(), ipv4.in(ipv4.dest, "vips"), laterFragment4(), accept())},
+		guardRule{"later fragments, IPv6", concat(ipv6.is(), ipv6.in(ipv6.dest, "vips"), laterFragment6(), accept())},
+	)
+	for _, f := range []family{ipv4, ipv6} {
+		rules = append(rules,
+			guardRule{"services, IPv" + f.name, concat(f.is(), f.isService(), counter(), untracked(), accept())},
+			guardRule{"no service, IPv" + f.name, concat(f.is(), f.in(f.dest, "vips"), protocolHasPorts(), drop())},
+		)
+	}
+	return rules
+}
+
+// outputRules keep what the host itself sends to a VIP, and from one, untracked.
+func outputRules() []guardRule {
+	var rules []guardRule
+	for _, f := range []family{ipv4, ipv6} {
+		rules = append(rules,
+			guardRule{"untracked to a VIP, IPv" + f.name, concat(f.is(), f.in(f.dest, "vips"), untracked())},
+			guardRule{"untracked from a VIP, IPv" + f.name, concat(f.is(), f.in(f.source, "vips"), untracked())},
+		)
+	}
+	return rules
+}
+
+func concat(parts ...[]expr.Any) []expr.Any {
+	var all []expr.Any
+	for _, p := range parts {
+		all = append(all, p...)
+	}
+	return all
+}
+
+func (f family) is() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyNFPROTO, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: []byte{f.nfproto}},
+	}
+}
+
+func (f family) address(offset uint32) *expr.Payload {
+	return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.size, DestRegister: unix.NFT_REG_1}
+}
+
+func (f family) in(offset uint32, set string) []expr.Any {
+	return []expr.Any{f.address(offset), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set + f.name}}
+}
+
+func (f family) notIn(offset uint32, set string) []expr.Any {
+	return []expr.Any{f.address(offset), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set + f.name, Invert: true}}
+}
+
+// isService loads address, protocol and destination port into neighbouring
+// registers, which is how a concatenation is looked up.
+func (f family) isService() []expr.Any {
+	return []expr.Any{
+		f.address(f.dest),
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: f.protocolInPort},
+		&expr.Payload{Base: expr.PayloadBaseTransportHeader, Offset: 2, Len: 2, DestRegister: f.protocolInPort + 1},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: "services" + f.name},
+	}
+}
+
+func interfaceIs(name string) []expr.Any {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: padded},
+	}
+}
+
+func sourceIsLocal() []expr.Any {
+	return []expr.Any{
+		&expr.Fib{Register: unix.NFT_REG_1, FlagSADDR: true, ResultADDRTYPE: true},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)},
+	}
+}
+
+func protocolHasPorts() []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyL4PROTO, Register: unix.NFT_REG_1},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: "protocols"},
+	}
+}
+
+// laterFragment4 masks the fragment offset of the IPv4 header (RFC 791).
+func laterFragment4() []expr.Any {
+	return []expr.Any{
+		&expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: 6, Len: 2, DestRegister: unix.NFT_REG_1},
+		&expr.Bitwise{
+			SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 2,
+			Mask: []byte{0x1f, 0xff}, Xor: []byte{0, 0},
+		},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: []byte{0, 0}},
+	}
+}
+
+// laterFragment6 masks the fragment offset of the fragment header (RFC 8200).
+func laterFragment6() []expr.Any {
+	return []expr.Any{
+		&expr.Exthdr{Type: unix.IPPROTO_FRAGMENT, Offset: 2, Len: 2, Op: expr.ExthdrOpIpv6, DestRegister: unix.NFT_REG_1},
+		&expr.Bitwise{
+			SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, Len: 2,
+			Mask: []byte{0xff, 0xf8}, Xor: []byte{0, 0},
+		},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: unix.NFT_REG_1, Data: []byte{0, 0}},
+	}
+}
+
+func untracked() []expr.Any { return []expr.Any{&expr.Notrack{}} }
+
+func counter() []expr.Any { return []expr.Any{&expr.Counter{}} }
+
+func accept() []expr.Any { return []expr.Any{&expr.Verdict{Kind: expr.VerdictAccept}} }
+
+func drop() []expr.Any {
+	return []expr.Any{&expr.Counter{}, &expr.Verdict{Kind: expr.VerdictDrop}}
+}
