@@ -1,0 +1,707 @@
+package announce
+
+import (
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+var upLink = LinkState{Index: 3, MAC: ours, Up: true}
+
+// bench is an Announcer on a fake network, inside a synctest bubble.
+type bench struct {
+	*Announcer
+	t       *testing.T
+	net     *fakeNetwork
+	fence   *Fence
+	reports []error
+	stop    func() error
+	// stalled is for how long the fence's clock ran while nothing else did.
+	stalled atomic.Int64
+}
+
+// startBench runs an Announcer of four VIPs whose link is up and whose fence
+// has been beaten once, and stops it at the end of the test.
+func startBench(t *testing.T, change func(*Config)) *bench {
+	t.Helper()
+	begun := time.Now()
+	b := &bench{t: t, net: &fakeNetwork{}}
+	b.fence = NewFence(func() time.Duration { return time.Since(begun) + time.Duration(b.stalled.Load()) })
+	cfg := Config{Interface: "eth0", Fence: b.fence, Report: func(err error) { b.reports = append(b.reports, err) }}
+	if change != nil {
+		change(&cfg)
+	}
+	a, err := New(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.network = b.net
+	b.Announcer = a
+	a.SetVIPs([]netip.Addr{vip4, vip4b, vip6, vip6b})
+	if err := a.LinkChanged(upLink); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.Run(ctx) }()
+	b.stop = func() error { cancel(); return <-done }
+	t.Cleanup(cancel)
+	b.beat()
+	synctest.Wait()
+	return b
+}
+
+func (b *bench) beat() { b.fence.Beat(b.fence.Now()) }
+
+// pass lets time pass while decisions are made.
+func (b *bench) pass(d time.Duration) {
+	for end := time.Now().Add(d); time.Now().Before(end); {
+		b.beat()
+		time.Sleep(min(50*time.Millisecond, time.Until(end)))
+	}
+	b.beat()
+	synctest.Wait()
+}
+
+// exchange has frames arrive and returns what is sent on the same socket.
+func (b *bench) exchange(f family, frames ...[]byte) [][]byte {
+	b.t.Helper()
+	p := b.net.open(f)
+	if p == nil {
+		b.t.Fatalf("no open socket for IPv%d", f)
+	}
+	p.take()
+	p.arrive(frames...)
+	synctest.Wait()
+	return p.take()
+}
+
+// drain returns the claims that wait.
+func (b *bench) drain() []Claim {
+	var out []Claim
+	for {
+		select {
+		case c := <-b.Claims():
+			out = append(out, c)
+		default:
+			return out
+		}
+	}
+}
+
+func arpQuestion(from MAC, sender, target netip.Addr) []byte {
+	return arpPacket{destination: broadcast, source: from, op: arpRequest, senderMAC: from, senderIP: sender, targetIP: target}.encode()
+}
+
+func ndpQuestion(from MAC, sender, target netip.Addr) []byte {
+	group := solicitedNode(target)
+	return ndpPacket{
+		destination: groupMAC(group), source: from, from: sender, to: group,
+		kind: ndpSolicitation, target: target, linkLayer: from,
+	}.encode()
+}
+
+func (b *bench) expectFrames(what string, want, got [][]byte) {
+	b.t.Helper()
+	if diff := cmp.Diff(want, got); diff != "" {
+		b.t.Errorf("%s (-want +got):\n%s", what, diff)
+	}
+}
+
+func TestActiveAnswersAndStandbyIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		question4, question6 := arpQuestion(client, client4, vip4), ndpQuestion(client, client6, vip6)
+		b.expectFrames("standby", nil, append(b.exchange(ipv4, question4), b.exchange(ipv6, question6)...))
+
+		b.SetActive([]netip.Addr{vip4, vip6})
+		b.pass(10 * time.Millisecond)
+		want4 := arpPacket{
+			destination: client, source: ours, op: arpReply,
+			senderMAC: ours, senderIP: vip4, targetMAC: client, targetIP: client4,
+		}.encode()
+		b.expectFrames("active for IPv4", [][]byte{want4}, b.exchange(ipv4, question4))
+		want6 := advertisement(ours, vip6, client, client6, ndpSolicited|ndpOverride)
+		b.expectFrames("active for IPv6", [][]byte{want6}, b.exchange(ipv6, question6))
+		b.expectFrames("the VIP of another", nil, b.exchange(ipv4, arpQuestion(client, client4, vip4b)))
+
+		b.SetActive(nil)
+		b.expectFrames("standby again", nil, append(b.exchange(ipv4, question4), b.exchange(ipv6, question6)...))
+		if got := b.Stats().Answered; got != 2 {
+			t.Errorf("counted %d answers, want 2", got)
+		}
+	})
+}
+
+func TestBecomingActiveAnnouncesOnTheSchedule(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4})
+		synctest.Wait()
+		b.expectFrames("at once", gratuitous(ours, vip4), b.net.open(ipv4).take())
+		b.pass(time.Second)
+		// A VIP that joins has a schedule of its own; the other's goes on.
+		b.SetActive([]netip.Addr{vip4, vip4b})
+		synctest.Wait()
+		var want [][]byte
+		for range 4 {
+			want = append(want, gratuitous(ours, vip4)...)
+		}
+		b.expectFrames("within a second", append(want, gratuitous(ours, vip4b)...), b.net.open(ipv4).take())
+		b.pass(39500 * time.Millisecond)
+		if got := b.Stats().Announced; got != 10+9 {
+			t.Errorf("%d announcements after 40 s, want 10 and 9", got)
+		}
+		b.pass(time.Minute)
+		if got := b.Stats().Announced; got != 11+10 {
+			t.Errorf("%d announcements after 100 s, want 11 and 10", got)
+		}
+		b.SetVIPs([]netip.Addr{vip4b})
+		b.net.open(ipv4).take()
+		b.pass(time.Minute)
+		b.expectFrames("what is left", gratuitous(ours, vip4b), b.net.open(ipv4).take())
+	})
+}
+
+func TestSettingTheSameAgainChangesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		set := []netip.Addr{vip4, netip.MustParseAddr("::ffff:192.0.2.11"), {}, nobody4}
+		b.SetActive(set)
+		b.pass(45 * time.Second)
+		before := b.Stats().Announced
+		b.SetActive(set)
+		b.SetVIPs([]netip.Addr{vip4, vip4b, vip6, vip6b})
+		if err := b.LinkChanged(upLink); err != nil {
+			t.Fatal(err)
+		}
+		b.pass(time.Second)
+		if got := b.Stats().Announced; got != before || before != 20 {
+			t.Errorf("%d announcements, then %d, want 20 and no more", before, got)
+		}
+		if got := len(b.net.ports); got != 2 {
+			t.Errorf("opened %d sockets, want 2", got)
+		}
+	})
+}
+
+func TestReasonsToAnnounceAgain(t *testing.T) {
+	moved := upLink
+	moved.MAC = MAC{0x02, 0, 0, 0, 1, 0x01}
+	down := upLink
+	down.Up = false
+	tests := map[string]struct {
+		event func(b *bench) error
+		want  [][]byte
+	}{
+		"being asked to": {func(b *bench) error { b.Announce(); return nil }, append(gratuitous(ours, vip4), gratuitous(ours, vip4b)...)},
+		"being asked to for one VIP": {func(b *bench) error {
+			b.Announce(vip4b, vip6)
+			return nil
+		}, gratuitous(ours, vip4b)},
+		"another MAC": {func(b *bench) error { return b.LinkChanged(moved) }, append(gratuitous(moved.MAC, vip4), gratuitous(moved.MAC, vip4b)...)},
+		"carrier that comes back": {func(b *bench) error {
+			return errors.Join(b.LinkChanged(down), b.LinkChanged(upLink))
+		}, append(gratuitous(ours, vip4), gratuitous(ours, vip4b)...)},
+		"no event":          {func(*bench) error { return nil }, nil},
+		"carrier that goes": {func(b *bench) error { return b.LinkChanged(down) }, nil},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := startBench(t, nil)
+				b.SetActive([]netip.Addr{vip4, vip4b})
+				b.pass(45 * time.Second)
+				b.net.open(ipv4).take()
+				if err := tc.event(b); err != nil {
+					t.Fatal(err)
+				}
+				synctest.Wait()
+				b.expectFrames("announced", tc.want, b.net.open(ipv4).take())
+			})
+		})
+	}
+}
+
+func TestBondThatRewritesARPSilences(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4})
+		b.pass(time.Second)
+		bond := upLink
+		bond.BondMode = "balance-alb"
+		if err := b.LinkChanged(bond); !errors.Is(err, ErrBondMode) {
+			t.Errorf("got %v, want ErrBondMode", err)
+		}
+		b.expectFrames("on the bond", nil, b.exchange(ipv4, arpQuestion(client, client4, vip4)))
+		b.pass(time.Minute)
+		b.expectFrames("on the bond", nil, b.net.open(ipv4).take())
+		if err := b.LinkChanged(upLink); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		// Who asked meanwhile is told too.
+		want := append(gratuitous(ours, vip4), directed(ours, vip4, client4, client))
+		b.expectFrames("afterwards", want, b.net.open(ipv4).take())
+	})
+}
+
+func TestManyVIPsAreSpread(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		var vips []netip.Addr
+		for addr := netip.MustParseAddr("198.51.100.0"); len(vips) < 1000; addr = addr.Next() {
+			vips = append(vips, addr)
+		}
+		b.SetVIPs(vips)
+		b.SetActive(vips)
+		synctest.Wait()
+		if got := b.Stats().Announced; got != pacerBurst {
+			t.Errorf("%d announced at once, want %d", got, pacerBurst)
+		}
+		b.pass(100 * time.Millisecond)
+		if got := b.Stats().Announced; got != pacerBurst+100 {
+			t.Errorf("%d announced after 100 ms, want %d", got, pacerBurst+100)
+		}
+		b.pass(900 * time.Millisecond)
+		told := map[netip.Addr]bool{}
+		for _, frame := range b.net.open(ipv4).take() {
+			p, err := decodeARP(frame)
+			if err != nil {
+				t.Fatal(err)
+			}
+			told[p.senderIP] = true
+		}
+		if len(told) != len(vips) {
+			t.Errorf("%d of %d VIPs announced after a second", len(told), len(vips))
+		}
+	})
+}
+
+type table map[netip.Addr]MAC
+
+func (n table) Lookup(_ context.Context, addr netip.Addr) (MAC, bool) {
+	mac, ok := n[addr]
+	return mac, ok
+}
+
+func TestGatewaysAndAskersAreToldInPerson(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, func(c *Config) { c.Neighbors = table{router4: router} })
+		otherRouter := netip.MustParseAddr("192.0.2.2")
+		b.SetGateways([]netip.Addr{router4, otherRouter, router6})
+		// A standby hears who asks, though it does not answer.
+		b.exchange(ipv4, arpQuestion(client, client4, vip4), arpQuestion(client, client4, vip4b))
+		b.exchange(ipv6, ndpQuestion(client, client6, vip6))
+		b.SetActive([]netip.Addr{vip4, vip6})
+		synctest.Wait()
+		b.expectFrames("IPv4", append(gratuitous(ours, vip4),
+			directed(ours, vip4, router4, router),
+			directed(ours, vip4, otherRouter, MAC{}),
+			directed(ours, vip4, client4, client),
+		), b.net.open(ipv4).take())
+		b.expectFrames("IPv6", append(gratuitous(ours, vip6),
+			directed(ours, vip6, router6, MAC{}),
+			directed(ours, vip6, client6, client),
+		), b.net.open(ipv6).take())
+		if got := b.Stats(); got.Directed != 5 || got.Announced != 2 {
+			t.Errorf("counted %+v, want 5 directed, 2 announced", got)
+		}
+	})
+}
+
+func TestNeighboursOfAVIPThatIsGoneAreForgotten(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		for i := range byte(2) {
+			for j := range 256 {
+				from := netip.AddrFrom4([4]byte{198, 18, i, byte(j)})
+				b.exchange(ipv4, arpQuestion(client, from, vip4), arpQuestion(client, from, vip4b), arpQuestion(router, from, vip4))
+			}
+		}
+		b.exchange(ipv4, arpQuestion(client, client4, vip4))
+		if got := b.askers.len(); got != neighbourLimit {
+			t.Errorf("%d neighbours, want %d", got, neighbourLimit)
+		}
+		b.SetVIPs([]netip.Addr{vip4b})
+		b.askers.all(func(k asker, _ MAC) bool {
+			if k.vip != vip4b {
+				t.Errorf("%v is left", k)
+			}
+			return true
+		})
+	})
+}
+
+func TestStalledAnnouncerSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4, vip6})
+		b.pass(60 * time.Millisecond)
+		b.net.open(ipv4).take()
+
+		time.Sleep(StallLimit + time.Millisecond)
+		b.expectFrames("to a question", nil, b.exchange(ipv4, arpQuestion(client, client4, vip4)))
+		time.Sleep(time.Hour)
+		b.expectFrames("on the schedule", nil, b.net.open(ipv4).take())
+		if err := b.Defend(vip4); !errors.Is(err, ErrStale) {
+			t.Errorf("defended: %v, want ErrStale", err)
+		}
+		if err := b.Probe(vip4b); !errors.Is(err, ErrStale) {
+			t.Errorf("probed: %v, want ErrStale", err)
+		}
+		if got := b.Stats().StaleDrops; got != 1 {
+			t.Errorf("counted %d, want 1", got)
+		}
+
+		// Fresh again: what is overdue goes out, once, and questions are answered.
+		b.beat()
+		synctest.Wait()
+		sent := b.net.open(ipv4).take()
+		if len(sent) < 2 || !slices.EqualFunc(sent[:2], gratuitous(ours, vip4), slices.Equal) {
+			t.Errorf("after the stall: %x, want one announcement", sent)
+		}
+		if got := b.exchange(ipv4, arpQuestion(client, client4, vip4)); len(got) != 1 {
+			t.Errorf("%d answers after the stall, want 1", len(got))
+		}
+	})
+}
+
+// The agent as a whole was stopped: its sockets filled, and the loop that
+// decides may be the first to run again.
+func TestQuestionsFromAStallStayUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4, vip6})
+		b.pass(60 * time.Millisecond)
+		p4, p6 := b.net.open(ipv4), b.net.open(ipv6)
+		p4.take()
+		p6.take()
+		stale := func(p *fakePort, frames ...[]byte) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			// No broadcast: nobody runs.
+			p.queue = append(p.queue, frames...)
+		}
+		time.Sleep(5 * time.Second)
+		stale(p4, arpQuestion(client, client4, vip4), arpQuestion(router, router4, vip4), arpQuestion(peer, vip4, vip4))
+		stale(p6, ndpQuestion(client, client6, vip6))
+		b.beat()
+		p4.arrive(arpQuestion(client, client4, vip4))
+		p6.arrive()
+		synctest.Wait()
+
+		answers := 0
+		for _, frame := range append(p4.take(), p6.take()...) {
+			if p, err := decodeARP(frame); err == nil && p.op == arpReply && p.destination != broadcast {
+				answers++
+			}
+			if p, err := decodeNDP(frame); err == nil && p.flags&ndpSolicited != 0 {
+				answers++
+			}
+		}
+		if got := b.Stats(); answers != 0 || got.Answered != 0 || got.StaleDrops != 4 {
+			t.Errorf("%d answers, counted %d and %d stale drops; want none, 0 and 4", answers, got.Answered, got.StaleDrops)
+		}
+		// Who claimed a VIP meanwhile is worth knowing.
+		if got := b.drain(); len(got) != 1 || got[0].MAC != peer {
+			t.Errorf("claims %v, want the peer's", got)
+		}
+		if got := b.exchange(ipv4, arpQuestion(client, client4, vip4)); len(got) != 1 {
+			t.Errorf("%d answers to a new question, want 1", len(got))
+		}
+	})
+}
+
+// The agent is stopped between reading a question and answering it.
+func TestQuestionInHandDuringAStallStaysUnanswered(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4})
+		b.pass(60 * time.Millisecond)
+		p := b.net.open(ipv4)
+		p.mu.Lock()
+		p.onReceive = func() {
+			b.stalled.Add(int64(5 * time.Second))
+			// The deciding loop runs first, and finds that it is still active.
+			b.beat()
+		}
+		p.mu.Unlock()
+		p.take()
+		p.arrive(arpQuestion(client, client4, vip4))
+		synctest.Wait()
+		if got := b.Stats(); got.Answered != 0 || got.StaleDrops != 1 {
+			t.Errorf("counted %+v, want no answer and one stale drop", got)
+		}
+	})
+}
+
+func TestClaimsAreReported(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4})
+		b.pass(10 * time.Millisecond)
+		b.exchange(ipv4, gratuitous(peer, vip4)...)
+		b.exchange(ipv4, gratuitous(peer, vip4b)...)
+		b.exchange(ipv4, gratuitous(ours, vip4)...)
+		b.exchange(ipv4, gratuitous(peer, router4)...)
+		b.exchange(ipv6, gratuitous(peer, vip6)...)
+		b.exchange(ipv6, []byte("junk"))
+		now := time.Now()
+		want := []Claim{
+			{VIP: vip4, MAC: peer, Interface: "eth0", When: now, Kind: Gratuitous},
+			{VIP: vip4b, MAC: peer, Interface: "eth0", When: now, Kind: Gratuitous},
+			{VIP: vip6, MAC: peer, Interface: "eth0", When: now, Kind: Gratuitous},
+		}
+		if diff := cmp.Diff(want, b.drain(), compareAddrs); diff != "" {
+			t.Errorf("claims (-want +got):\n%s", diff)
+		}
+		if got := b.Stats(); got.Claims != 5 || got.ClaimsLimited != 2 || got.Malformed != 1 {
+			t.Errorf("counted %+v, want 5 claims, 2 of them limited, 1 malformed frame", got)
+		}
+	})
+}
+
+func TestClaimsThatNobodyReadsAreDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4})
+		const claimants = claimBacklog + 10
+		for i := range claimants {
+			mac := MAC{0x02, 1, 0, 0, byte(i >> 8), byte(i)}
+			b.exchange(ipv4, gratuitous(mac, vip4b)[0])
+		}
+		if got := b.exchange(ipv4, arpQuestion(client, client4, vip4)); len(got) != 1 {
+			t.Errorf("%d answers with a full channel, want 1", len(got))
+		}
+		if got := len(b.drain()); got != claimBacklog || b.Stats().ClaimsDropped != claimants-claimBacklog {
+			t.Errorf("%d claims, %d dropped, want %d and the rest", got, b.Stats().ClaimsDropped, claimBacklog)
+		}
+	})
+}
+
+func TestDefenceIsRateLimited(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4})
+		b.pass(45 * time.Second)
+		b.net.open(ipv4).take()
+		steps := []struct {
+			after time.Duration
+			vip   netip.Addr
+			want  error
+		}{
+			{0, vip4, nil},
+			{5 * time.Second, vip4, ErrRateLimited},
+			{5 * time.Second, vip4, nil},
+			{0, vip4b, ErrSilent},
+			{0, netip.Addr{}, ErrSilent},
+		}
+		for i, step := range steps {
+			b.pass(step.after)
+			err := b.Defend(step.vip)
+			if !errors.Is(err, step.want) {
+				t.Errorf("step %d: got %v, want %v", i, err, step.want)
+			}
+			var want [][]byte
+			if step.want == nil {
+				want = gratuitous(ours, step.vip)
+			}
+			b.expectFrames("defence", want, b.net.open(ipv4).take())
+		}
+	})
+}
+
+func TestProbeHearsEvenWhoWasJustHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.exchange(ipv4, gratuitous(peer, vip4)...)
+		b.drain()
+		if err := b.Probe(vip4); err != nil {
+			t.Fatal(err)
+		}
+		b.expectFrames("probe", [][]byte{probe(ours, vip4)}, b.net.open(ipv4).take())
+		answer := arpPacket{
+			destination: ours, source: peer, op: arpReply,
+			senderMAC: peer, senderIP: vip4, targetMAC: ours, targetIP: nobody4,
+		}
+		b.exchange(ipv4, answer.encode())
+		if got := b.drain(); len(got) != 1 || got[0].Kind != Answer || got[0].MAC != peer {
+			t.Errorf("claims %v, want the peer's answer", got)
+		}
+		if err := b.Probe(router4); !errors.Is(err, ErrSilent) {
+			t.Errorf("probing what is no VIP: %v, want ErrSilent", err)
+		}
+	})
+}
+
+func TestSocketsFollowTheInterface(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4})
+		b.pass(time.Second)
+		want := []netip.Addr{solicitedNode(vip6), solicitedNode(vip6b)}
+		if diff := cmp.Diff(want, b.net.groups(3), compareAddrs); diff != "" {
+			t.Errorf("groups of a standby (-want +got):\n%s", diff)
+		}
+
+		if err := b.LinkChanged(LinkState{}); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if b.net.open(ipv4) != nil || b.net.open(ipv6) != nil || len(b.net.groups(3)) != 0 {
+			t.Error("sockets are left of an interface that is gone")
+		}
+		back := upLink
+		back.Index = 7
+		if err := b.LinkChanged(back); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		p := b.net.open(ipv4)
+		if p == nil || p.index != 7 {
+			t.Fatalf("the socket of the new interface is %+v", p)
+		}
+		b.expectFrames("on the new interface", gratuitous(ours, vip4), p.take())
+		if diff := cmp.Diff(want, b.net.groups(7), compareAddrs); diff != "" {
+			t.Errorf("groups on the new interface (-want +got):\n%s", diff)
+		}
+
+		b.SetVIPs([]netip.Addr{vip4})
+		synctest.Wait()
+		if b.net.open(ipv6) != nil || len(b.net.groups(7)) != 0 {
+			t.Error("a socket for IPv6 without any VIP")
+		}
+		if err := b.stop(); err != nil || b.net.open(ipv4) != nil {
+			t.Errorf("stopped with %v, socket %v", err, b.net.open(ipv4))
+		}
+		if err := b.Run(t.Context()); err == nil {
+			t.Error("ran twice")
+		}
+		if len(b.reports) > 0 {
+			t.Errorf("reported %v", b.reports)
+		}
+	})
+}
+
+func TestFailedSocketsAreOpenedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetActive([]netip.Addr{vip4})
+		b.pass(5 * time.Second)
+		cause := errors.New("no more buffers")
+		b.net.open(ipv4).fail(cause)
+		b.net.setBroken(cause)
+		b.pass(3500 * time.Millisecond)
+		if b.net.open(ipv4) != nil {
+			t.Error("the failed socket is still open")
+		}
+		if len(b.reports) != 4 || !errors.Is(errors.Join(b.reports...), cause) {
+			t.Errorf("reported %v, want once a second", b.reports)
+		}
+		b.net.setBroken(nil)
+		b.pass(time.Second)
+		p := b.net.open(ipv4)
+		if p == nil {
+			t.Fatal("not opened again")
+		}
+		if got := p.take(); len(got) < 2 {
+			t.Errorf("said %x on the new socket, want the VIP announced anew", got)
+		}
+	})
+}
+
+func TestRefusedFramesAreCounted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		p := b.net.open(ipv4)
+		p.mu.Lock()
+		p.refuse = errors.New("network is down")
+		p.mu.Unlock()
+		b.SetActive([]netip.Addr{vip4})
+		b.pass(200 * time.Millisecond)
+		if got := b.Stats(); got.SendErrors != 3 || got.Announced != 0 {
+			t.Errorf("counted %+v, want 3 send errors", got)
+		}
+	})
+}
+
+func TestMembershipsUseAsManySocketsAsItTakes(t *testing.T) {
+	groups := func(count int) map[netip.Addr]struct{} {
+		set := map[netip.Addr]struct{}{}
+		for addr := solicitedNode(vip6); len(set) < count; addr = addr.Next() {
+			set[addr] = struct{}{}
+		}
+		return set
+	}
+	tests := map[string]struct {
+		capacity, groups, wantSockets int
+	}{
+		"none":                        {0, 0, 0},
+		"one socket":                  {0, 200, 1},
+		"one more group":              {0, 201, 2},
+		"many":                        {0, 1000, 5},
+		"a kernel that takes fewer":   {50, 200, 4},
+		"a kernel that takes nearly":  {199, 398, 2},
+		"a kernel that takes as many": {200, 400, 2},
+	}
+	for name, tc := range tests {
+		t.Run(name, func(t *testing.T) {
+			net := &fakeNetwork{capacity: tc.capacity}
+			m := newMemberships(func() (member, error) { return net.member(3) })
+			if err := m.set(groups(tc.groups)); err != nil {
+				t.Fatal(err)
+			}
+			if got := len(net.groups(3)); got != tc.groups || len(net.members) != tc.wantSockets {
+				t.Errorf("%d groups on %d sockets, want %d on %d", got, len(net.members), tc.groups, tc.wantSockets)
+			}
+			for _, count := range []int{tc.groups / 2, tc.groups, tc.groups} {
+				if err := m.set(groups(count)); err != nil {
+					t.Fatal(err)
+				}
+				if got := len(net.groups(3)); got != count || len(net.members) != tc.wantSockets {
+					t.Errorf("%d groups on %d sockets, want %d on %d", got, len(net.members), count, tc.wantSockets)
+				}
+			}
+			if err := m.close(); err != nil || len(net.groups(3)) != 0 {
+				t.Errorf("closed with %v, %d groups left", err, len(net.groups(3)))
+			}
+		})
+	}
+}
+
+func TestMembershipThatFailsIsTriedAgain(t *testing.T) {
+	cause := errors.New("no such device")
+	net := &fakeNetwork{broken: cause}
+	m := newMemberships(func() (member, error) { return net.member(3) })
+	want := map[netip.Addr]struct{}{solicitedNode(vip6): {}}
+	if err := m.set(want); !errors.Is(err, cause) {
+		t.Errorf("got %v, want %v", err, cause)
+	}
+	net.setBroken(nil)
+	if err := m.set(want); err != nil || len(net.groups(3)) != 1 {
+		t.Errorf("got %v and %d groups, want one", err, len(net.groups(3)))
+	}
+}
+
+func TestNewRefusesWhatCannotWork(t *testing.T) {
+	fence := NewFence(nil)
+	tests := map[string]Config{
+		"no interface":     {Fence: fence},
+		"no fence":         {Interface: "eth0"},
+		"negative refresh": {Interface: "eth0", Fence: fence, Refresh: -1},
+		"negative spacing": {Interface: "eth0", Fence: fence, Spacing: -1},
+	}
+	for name, cfg := range tests {
+		if _, err := New(cfg); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
