@@ -1,0 +1,191 @@
+package election
+
+import (
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+)
+
+// belief is what a director remembers from one decision to the next. It is
+// pure: the loop tells it what happened and when, and asks it to decide.
+type belief struct {
+	self     Self
+	duration time.Duration
+
+	lease   Lease
+	contact Contact
+	own     Own
+
+	// object is the Lease as last read or written; what is written next starts
+	// from it. It outlives a deletion, so that a late event is known for one.
+	object *coordinationv1.Lease
+	// asOf is when the request was sent, or the write answered, that object is
+	// from: an answer to an older request is no news.
+	asOf time.Time
+	// sent is the decision whose write was last sent, at sentAt.
+	sent   Decision
+	sentAt time.Time
+	// unsureSince is when a write was last refused or left unanswered.
+	unsureSince time.Time
+	decidedAt   time.Time
+	// acquired says why the last acquisition was made, and since when nobody had
+	// been seen to hold or renew the Lease before it.
+	acquired acquisition
+}
+
+// acquisition is how this process came to hold the Lease.
+type acquisition struct {
+	reason Reason
+	since  time.Time
+}
+
+// decide decides, and remembers that it did.
+func (b *belief) decide(now time.Time) Decision {
+	d := Decide(View{
+		Now: now, LeaseDuration: b.duration,
+		Self: b.self, Lease: b.lease, Contact: b.contact, Own: b.own,
+	})
+	b.own.Announcing = d.Announce
+	b.decidedAt = now
+	return d
+}
+
+// wake must be called before anything is told to the belief. If the last
+// decision is too old to answer by, the process stood still, and what it learns
+// now may hide that. So it decides on what was known before: then a director
+// that may have lost the Lease meanwhile does not count as one that has been
+// announcing.
+func (b *belief) wake(now time.Time) {
+	if now.Sub(b.decidedAt) > Fence {
+		b.decide(now)
+	}
+}
+
+// read takes in the answer to a GET that was sent at the given time; object is
+// nil if there is no Lease. GETs are linearizable, so one that was sent after
+// all that is known is believed even if its resourceVersion is lower, as after
+// a restore of the API server's store.
+func (b *belief) read(now, sent time.Time, object *coordinationv1.Lease) {
+	b.wake(now)
+	b.contact.Answered = now
+	if !sent.Before(b.unsureSince) {
+		b.lease.Unsure = false
+	}
+	if sent.Before(b.asOf) && (object == nil || !newer(object, b.object)) {
+		return
+	}
+	b.asOf = sent
+	if object == nil {
+		b.absent(now)
+		return
+	}
+	b.present(now, object)
+}
+
+// event takes in a version of the Lease that a watch delivered. Versions that
+// are known already, as after a write of ours, are ignored.
+func (b *belief) event(now time.Time, object *coordinationv1.Lease, deleted bool) {
+	b.wake(now)
+	b.contact.Answered = now
+	switch {
+	case !newer(object, b.object):
+	case deleted:
+		b.object = object
+		b.absent(now)
+	default:
+		b.present(now, object)
+	}
+}
+
+// sending takes in that the decision's write is about to be sent. Whatever shows
+// the Lease with its renewTime, be it the answer, an event or a later GET, shows
+// that it was carried out.
+func (b *belief) sending(now time.Time, d Decision) {
+	b.sent, b.sentAt = d, now
+}
+
+// wrote takes in the answer to a write that was carried out.
+func (b *belief) wrote(now time.Time, object *coordinationv1.Lease) {
+	b.wake(now)
+	b.contact.Answered = now
+	b.asOf = now
+	if newer(object, b.object) {
+		b.present(now, object)
+	}
+}
+
+// confirm takes in a claim that may be the one that was last sent. A renewal
+// counts from when it was sent.
+func (b *belief) confirm(c claim) {
+	ours := c.holder == b.self.Node && c.instance == b.self.Instance
+	if !ours || c.renewed != b.sentAt.UnixMicro() || b.own.RenewSent.Equal(b.sentAt) {
+		return
+	}
+	b.own.RenewSent = b.sentAt
+	if b.sent.Write == Acquire || b.sent.Write == Create {
+		b.acquired = acquisition{reason: b.sent.Reason, since: b.lastServed()}
+	}
+}
+
+// lastServed returns when somebody was last seen to hold the group.
+func (b *belief) lastServed() time.Time {
+	if b.lease.Exists {
+		return b.lease.ChangedAt
+	}
+	return b.lease.AbsentSince
+}
+
+// refused takes in that a write met another version of the Lease than it
+// started from, or another or no Lease.
+func (b *belief) refused(now time.Time) {
+	b.wake(now)
+	b.contact.Answered = now
+	b.doubt(now)
+}
+
+// unanswered takes in that a write had no answer that says what became of it.
+func (b *belief) unanswered(now time.Time) {
+	b.failed(now)
+	b.doubt(now)
+}
+
+// failed takes in that a read had no answer that means anything.
+func (b *belief) failed(now time.Time) {
+	b.wake(now)
+	b.contact.Failed = now
+}
+
+func (b *belief) doubt(now time.Time) {
+	b.lease.Unsure = true
+	b.unsureSince = now
+}
+
+func (b *belief) absent(now time.Time) {
+	if b.lease.Known && !b.lease.Exists {
+		return
+	}
+	b.lease = Lease{Known: true, Unsure: b.lease.Unsure, AbsentSince: now}
+}
+
+func (b *belief) present(now time.Time, object *coordinationv1.Lease) {
+	changedAt := now
+	c := claimOf(object)
+	b.confirm(c)
+	if b.lease.Exists && c == claimOf(b.object) {
+		changedAt = b.lease.ChangedAt
+	}
+	b.object = object
+	b.lease = Lease{
+		Known: true, Unsure: b.lease.Unsure, Exists: true,
+		Holder: c.holder, Instance: c.instance, Epoch: c.epoch, Duration: c.duration,
+		ChangedAt: changedAt,
+	}
+	b.own.Restored = false
+	b.own.Epoch = max(b.own.Epoch, c.epoch)
+}
+
+// gone says that the Lease is for all that is known not this process's.
+func (b *belief) gone() bool {
+	v := View{Self: b.self, Lease: b.lease}
+	return !b.lease.Unsure && !v.holds()
+}

@@ -1,0 +1,618 @@
+package election
+
+import (
+	"container/heap"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strconv"
+	"testing"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"pgregory.net/rapid"
+)
+
+// The simulation runs two or three directors against one Lease in virtual time.
+// Their beliefs are the real ones; the network and the API server are simulated
+// here: every request and every event has a delay, and may get lost.
+
+type simEvent struct {
+	at  time.Time
+	seq int
+	do  func()
+}
+
+type simQueue []simEvent
+
+func (q simQueue) Len() int { return len(q) }
+func (q simQueue) Less(i, j int) bool {
+	return q[i].at.Before(q[j].at) || q[i].at.Equal(q[j].at) && q[i].seq < q[j].seq
+}
+func (q simQueue) Swap(i, j int) { q[i], q[j] = q[j], q[i] }
+func (q *simQueue) Push(x any)   { *q = append(*q, x.(simEvent)) }
+func (q *simQueue) Pop() any {
+	last := len(*q) - 1
+	event := (*q)[last]
+	*q = (*q)[:last]
+	return event
+}
+
+type world struct {
+	now   time.Time
+	seq   int
+	queue simQueue
+	rand  *rand.Rand
+
+	lease   *coordinationv1.Lease
+	version int
+	nodes   []*node
+
+	// epochs says which process was granted each epoch of the present Lease.
+	epochs map[int64]string
+	// overlapSince is since when two directors have announced at once, longest
+	// how long they did at most.
+	overlapSince time.Time
+	longest      time.Duration
+	violation    string
+	loss         float64
+	slowest      time.Duration
+}
+
+// node is a director's node: its process comes and goes, the checkpoint stays.
+type node struct {
+	w        *world
+	name     string
+	starts   int
+	running  bool
+	paused   bool
+	cut      bool
+	leaving  bool
+	restored Restored
+	// candidate is what the process is told to be.
+	candidate bool
+
+	belief   *belief
+	decision Decision
+	writing  bool
+	reading  bool
+	// held back while paused, in order.
+	inbox []func()
+}
+
+func newWorld(seed uint64, nodes int) *world {
+	w := &world{now: epochZero, rand: rand.New(rand.NewPCG(seed, 1)), epochs: map[int64]string{}, slowest: 300 * time.Millisecond}
+	for i := range nodes {
+		n := &node{w: w, name: string(rune('a' + i)), candidate: true}
+		w.nodes = append(w.nodes, n)
+		n.start()
+	}
+	return w
+}
+
+func (w *world) after(d time.Duration, do func()) {
+	w.seq++
+	heap.Push(&w.queue, simEvent{w.now.Add(d), w.seq, do})
+}
+
+// run lets the time pass.
+func (w *world) run(d time.Duration) {
+	end := w.now.Add(d)
+	for len(w.queue) > 0 && !w.queue[0].at.After(end) {
+		event := heap.Pop(&w.queue).(simEvent)
+		w.now = event.at
+		event.do()
+		w.measure()
+	}
+	w.now = end
+	w.measure()
+}
+
+func (w *world) delay() time.Duration {
+	return time.Millisecond + time.Duration(w.rand.Float64()*float64(w.slowest))
+}
+
+// announcers returns who answers for the VIPs at this moment.
+func (w *world) announcers() []*node {
+	var active []*node
+	for _, n := range w.nodes {
+		if n.running && !n.paused && n.decision.Announce && w.now.Sub(n.decision.At) <= Fence {
+			active = append(active, n)
+		}
+	}
+	return active
+}
+
+func (w *world) measure() {
+	active := w.announcers()
+	if len(active) < 2 {
+		w.overlapSince = time.Time{}
+		return
+	}
+	if w.overlapSince.IsZero() {
+		w.overlapSince = w.now
+	}
+	w.longest = max(w.longest, w.now.Sub(w.overlapSince))
+}
+
+func (w *world) fail(format string, arguments ...any) {
+	if w.violation == "" {
+		w.violation = fmt.Sprintf("%s: %s", w.now.Sub(epochZero), fmt.Sprintf(format, arguments...))
+	}
+}
+
+func (n *node) start() {
+	n.starts++
+	n.running, n.paused, n.leaving, n.writing, n.reading, n.inbox = true, false, false, false, false, nil
+	n.decision = Decision{}
+	n.belief = &belief{
+		self: Self{Node: n.name, Instance: n.name + strconv.Itoa(n.starts)}, duration: duration,
+		own: Own{Restored: n.restored.Active, Epoch: n.restored.Epoch},
+	}
+	n.tick(n.starts)
+	n.read()
+}
+
+func (n *node) crash() { n.running = false }
+
+// live runs do if the process that asked for it still runs: now, or when its
+// pause ends.
+func (n *node) live(start int, do func()) {
+	switch {
+	case !n.running || n.starts != start:
+	case n.paused:
+		n.inbox = append(n.inbox, func() { n.live(start, do) })
+	default:
+		do()
+	}
+}
+
+func (n *node) resume() {
+	n.paused = false
+	inbox := n.inbox
+	n.inbox = nil
+	// What is ready when a process wakes comes in any order.
+	n.w.rand.Shuffle(len(inbox), func(i, j int) { inbox[i], inbox[j] = inbox[j], inbox[i] })
+	for _, do := range inbox {
+		do()
+	}
+}
+
+func (n *node) tick(start int) {
+	n.live(start, func() {
+		n.decide()
+		n.w.after(tick, func() { n.tick(start) })
+	})
+}
+
+func (n *node) decide() {
+	n.belief.self.Candidate, n.belief.self.Terminating = n.candidate, n.leaving
+	d := n.belief.decide(n.w.now)
+	n.decision = d
+	n.restored = Restored{Epoch: n.belief.own.Epoch, Active: d.Announce}
+	if d.Confirmed {
+		n.w.confirmed(n)
+	}
+	if d.Write != None && !n.writing {
+		n.write(d)
+	}
+	n.w.measure()
+}
+
+// confirmed checks that the API server granted what the director believes.
+func (w *world) confirmed(n *node) {
+	epoch := n.belief.lease.Epoch
+	if granted := w.epochs[epoch]; granted != n.belief.self.Instance {
+		w.fail("%s announces epoch %d, which is %q's", n.belief.self.Instance, epoch, granted)
+	}
+}
+
+// request carries a request to the API server and its outcome back: exactly one
+// of done and lost is called, lost after a third of the duration.
+func (n *node) request(serve func() (answer func()), lost func()) {
+	w, start := n.w, n.starts
+	deadline := w.now.Add(duration / 3)
+	answered := false
+	w.after(duration/3, func() {
+		n.live(start, func() {
+			if !answered {
+				answered = true
+				lost()
+			}
+		})
+	})
+	if n.cut || w.rand.Float64() < w.loss {
+		return
+	}
+	w.after(w.delay(), func() {
+		answer := serve()
+		if n.cut || w.rand.Float64() < w.loss {
+			return
+		}
+		w.after(w.delay(), func() {
+			if w.now.After(deadline) {
+				return
+			}
+			n.live(start, func() {
+				if !answered {
+					answered = true
+					answer()
+				}
+			})
+		})
+	})
+}
+
+func (n *node) read() {
+	n.reading = true
+	sent := n.w.now
+	n.request(func() func() {
+		object := n.w.lease.DeepCopy()
+		return func() {
+			n.reading = false
+			n.belief.read(n.w.now, sent, object)
+			n.decide()
+			if n.belief.lease.Unsure {
+				n.readSoon()
+			}
+		}
+	}, func() {
+		n.belief.failed(n.w.now)
+		n.decide()
+		n.readSoon()
+	})
+}
+
+func (n *node) readSoon() {
+	start := n.starts
+	n.reading = true
+	n.w.after(shortestPause, func() { n.live(start, n.read) })
+}
+
+func (n *node) write(d Decision) {
+	n.writing = true
+	sent := n.w.now
+	n.belief.sending(sent, d)
+	object := writer{name: "pool-0", self: n.belief.self, duration: duration}.object(d, n.belief.object, sent)
+	n.request(func() func() {
+		stored := n.w.store(d, object)
+		return func() {
+			n.writing = false
+			if stored == nil {
+				n.belief.refused(n.w.now)
+				n.doubt()
+				return
+			}
+			n.belief.wrote(n.w.now, stored)
+			n.decide()
+		}
+	}, func() {
+		n.writing = false
+		n.belief.unanswered(n.w.now)
+		n.doubt()
+	})
+}
+
+func (n *node) doubt() {
+	n.decide()
+	if !n.reading {
+		n.read()
+	}
+}
+
+// store is what the API server does with a write; nil is a conflict.
+func (w *world) store(d Decision, object *coordinationv1.Lease) *coordinationv1.Lease {
+	switch {
+	case d.Write == Create && w.lease != nil:
+		return nil
+	case d.Write != Create && (w.lease == nil || w.lease.ResourceVersion != object.ResourceVersion):
+		return nil
+	}
+	before := claim{}
+	if w.lease != nil {
+		before = claimOf(w.lease)
+	}
+	if after := claimOf(object); d.Write == Acquire || d.Write == Create {
+		if after.epoch <= before.epoch {
+			w.fail("%s acquired epoch %d after epoch %d", after.instance, after.epoch, before.epoch)
+		}
+		w.epochs[after.epoch] = after.instance
+	}
+	w.put(object.DeepCopy())
+	return w.lease.DeepCopy()
+}
+
+// put stores a version of the Lease and tells all who can hear it.
+func (w *world) put(object *coordinationv1.Lease) {
+	w.version++
+	object.ResourceVersion = strconv.Itoa(w.version)
+	w.lease = object
+	w.broadcast(object.DeepCopy(), false)
+}
+
+func (w *world) remove() {
+	if w.lease == nil {
+		return
+	}
+	w.version++
+	gone := w.lease.DeepCopy()
+	gone.ResourceVersion = strconv.Itoa(w.version)
+	w.lease = nil
+	w.broadcast(gone, true)
+}
+
+func (w *world) broadcast(object *coordinationv1.Lease, deleted bool) {
+	for _, n := range w.nodes {
+		start := n.starts
+		if !n.running || n.cut || w.rand.Float64() < w.loss {
+			continue
+		}
+		w.after(w.delay(), func() {
+			n.live(start, func() {
+				n.belief.event(w.now, object, deleted)
+				n.decide()
+			})
+		})
+	}
+}
+
+// vacate is what somebody does who edits the Lease.
+func (w *world) vacate() {
+	if w.lease != nil {
+		object := w.lease.DeepCopy()
+		object.Spec.HolderIdentity = new("")
+		stamp := metav1.NewMicroTime(w.now)
+		object.Spec.RenewTime = &stamp
+		w.put(object)
+	}
+}
+
+// heal makes everything well again: all run, all reach the API server.
+func (w *world) heal() {
+	w.loss = 0
+	for _, n := range w.nodes {
+		n.cut, n.candidate = false, true
+		if n.paused {
+			n.resume()
+		}
+		if !n.running || n.leaving {
+			n.start()
+		}
+		// The real watcher opens its watch again, with a GET.
+		if !n.reading {
+			n.read()
+		}
+	}
+}
+
+// fault is something that happens to a node or to the Lease.
+type fault func(w *world, n *node)
+
+func crashing(_ *world, n *node) { n.crash() }
+
+func starting(_ *world, n *node) {
+	if !n.running {
+		n.start()
+	}
+}
+
+func pausing(w *world, n *node) {
+	start := n.starts
+	n.paused = true
+	w.after(time.Duration(w.rand.IntN(10_000))*time.Millisecond, func() {
+		if n.running && n.starts == start && n.paused {
+			n.resume()
+		}
+	})
+}
+func leaving(_ *world, n *node)    { n.leaving = true }
+func cutting(_ *world, n *node)    { n.cut = true }
+func joining(_ *world, n *node)    { n.cut = false }
+func wavering(_ *world, n *node)   { n.candidate = !n.candidate }
+func deleting(w *world, _ *node)   { w.remove() }
+func vacating(w *world, _ *node)   { w.vacate() }
+func losing(w *world, _ *node)     { w.loss = 0.3 }
+func delivering(w *world, _ *node) { w.loss = 0 }
+
+// suffer lets a random history of faults happen.
+func suffer(t *rapid.T, w *world, faults map[string]fault) {
+	names := make([]string, 0, len(faults))
+	for name := range faults {
+		names = append(names, name)
+	}
+	// Draws have to be repeatable, which the order of a map is not.
+	slices.Sort(names)
+	for range rapid.IntRange(0, 25).Draw(t, "faults") {
+		w.run(time.Duration(rapid.IntRange(0, 5000).Draw(t, "wait")) * time.Millisecond)
+		name := rapid.SampledFrom(names).Draw(t, "fault")
+		faults[name](w, w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")])
+	}
+	w.run(2 * time.Second)
+}
+
+func draw(t *rapid.T) *world {
+	return newWorld(rapid.Uint64().Draw(t, "seed"), rapid.IntRange(2, 3).Draw(t, "nodes"))
+}
+
+// TestTwoDirectorsNeverAnnounceAtOnceWhileTheAPIAnswers: processes crash, stop,
+// wake, restart and leave, but every request is answered in time.
+func TestTwoDirectorsNeverAnnounceAtOnceWhileTheAPIAnswers(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		suffer(t, w, map[string]fault{
+			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
+		})
+		if w.violation != "" {
+			t.Fatal(w.violation)
+		}
+		if w.longest > 0 {
+			t.Fatalf("two directors announced for %s", w.longest)
+		}
+	})
+}
+
+// TestTwoDirectorsAnnounceForOneDurationAtMostAfterAnEdit: besides, somebody
+// deletes or vacates the Lease by hand.
+func TestTwoDirectorsAnnounceForOneDurationAtMostAfterAnEdit(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		suffer(t, w, map[string]fault{
+			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
+			"delete": deleting, "vacate": vacating,
+		})
+		if w.longest > duration {
+			t.Fatalf("two directors announced for %s", w.longest)
+		}
+	})
+}
+
+// TestEpochsHaveOneHolder: whatever the network does, each epoch of a Lease is
+// one process's, and only it ever announces it as confirmed.
+func TestEpochsHaveOneHolder(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		w.slowest = 900 * time.Millisecond // Some answers come too late, and some writes after they were given up.
+		suffer(t, w, map[string]fault{
+			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving,
+			"cut": cutting, "join": joining, "lose": losing, "deliver": delivering, "vacate": vacating,
+		})
+		if w.violation != "" {
+			t.Fatal(w.violation)
+		}
+	})
+}
+
+// TestOneDirectorAnnouncesInTheEnd: after any history one of those that live and
+// reach the API server announces, and only one.
+func TestOneDirectorAnnouncesInTheEnd(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		suffer(t, w, map[string]fault{
+			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
+			"cut": cutting, "join": joining, "lose": losing, "deliver": delivering,
+			"delete": deleting, "vacate": vacating,
+		})
+		w.heal()
+		// A Lease that is ours alone for another duration, then the time to read
+		// and to acquire.
+		w.run(3 * duration)
+		if got := w.announcers(); len(got) != 1 || !got[0].decision.Confirmed {
+			t.Fatalf("%d directors announce in the end: %+v", len(got), w.state())
+		}
+		gone := w.announcers()[0]
+		gone.crash()
+		// Expiry, an acquisition that takes two round trips of 600 ms at most.
+		w.run(duration + 2*time.Second)
+		if got := w.announcers(); len(got) != 1 || got[0] == gone {
+			t.Fatalf("%d directors announce after %s crashed: %+v", len(got), gone.name, w.state())
+		}
+	})
+}
+
+func (w *world) state() []string {
+	var states []string
+	for _, n := range w.nodes {
+		states = append(states, fmt.Sprintf("%s: running %t, %+v, lease %+v", n.name, n.running, n.decision, n.belief.lease))
+	}
+	return states
+}
+
+// TestALoneHolderNeverStops: without the API server, and through restarts of
+// its process, the holder goes on.
+func TestALoneHolderNeverStops(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(rapid.Uint64().Draw(t, "seed"), 1)
+		holder := w.nodes[0]
+		w.run(3 * duration)
+		if len(w.announcers()) != 1 {
+			t.Fatal("it did not begin to announce")
+		}
+		holder.cut = true
+		for range rapid.IntRange(1, 10).Draw(t, "stretches") {
+			if rapid.Bool().Draw(t, "restart") {
+				holder.crash()
+				w.run(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "down")) * time.Millisecond)
+				holder.start()
+				// It learns that the API server is away by a request that is not
+				// answered within a third of the duration.
+				w.run(duration/3 + tick)
+			}
+			end := w.now.Add(time.Duration(rapid.IntRange(0, 60_000).Draw(t, "up")) * time.Millisecond)
+			for w.now.Before(end) {
+				w.run(tick / 2)
+				if len(w.announcers()) != 1 {
+					t.Fatalf("nobody announces at %s: %+v", w.now.Sub(epochZero), holder.decision)
+				}
+			}
+		}
+		holder.cut = false
+		for range 200 {
+			w.run(tick)
+			if len(w.announcers()) != 1 {
+				t.Fatalf("it stopped when the API server came back: %+v", holder.decision)
+			}
+		}
+		if !holder.decision.Confirmed {
+			t.Fatalf("its claim is not confirmed: %+v", holder.decision)
+		}
+	})
+}
+
+// TestALiveHolderKeepsTheGroup: what others do, and how late news of it comes,
+// does not make a holder stop that reaches the API server; nor does a deletion
+// of its Lease, if those that could make it anew know of it as soon.
+func TestALiveHolderKeepsTheGroup(t *testing.T) {
+	cases := map[string][]fault{
+		"others come and go":   {crashing, starting, pausing, wavering, cutting, joining},
+		"the Lease is deleted": {crashing, starting, wavering, deleting},
+	}
+	for name, faults := range cases {
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) { holdOn(t, faults) })
+		})
+	}
+}
+
+func holdOn(t *rapid.T, faults []fault) {
+	w := draw(t)
+	w.slowest = 450 * time.Millisecond
+	w.run(3 * duration)
+	holders := w.announcers()
+	if len(holders) != 1 {
+		t.Fatalf("%d directors announce", len(holders))
+	}
+	others := slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return n == holders[0] })
+	for range rapid.IntRange(0, 15).Draw(t, "faults") {
+		happens := faults[rapid.IntRange(0, len(faults)-1).Draw(t, "fault")]
+		happens(w, others[rapid.IntRange(0, len(others)-1).Draw(t, "node")])
+		for range rapid.IntRange(0, 60).Draw(t, "wait") {
+			w.run(tick)
+			if !slices.Contains(w.announcers(), holders[0]) {
+				t.Fatalf("%s stopped: %+v", holders[0].name, w.state())
+			}
+		}
+	}
+}
+
+// TestAReleaseIsTakenAtOnce bounds the time without an announcer when a
+// director leaves.
+func TestAReleaseIsTakenAtOnce(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := newWorld(rapid.Uint64().Draw(t, "seed"), 2)
+		w.slowest = 10 * time.Millisecond
+		w.run(3 * duration)
+		before := w.announcers()
+		if len(before) != 1 {
+			t.Fatalf("%d directors announce", len(before))
+		}
+		w.run(time.Duration(rapid.IntRange(0, 1000).Draw(t, "phase")) * time.Millisecond)
+		before[0].leaving = true
+		// The next decision, a release, an event, an acquisition; or first the
+		// end of a renewal that is under way, and a read.
+		w.run(tick + 150*time.Millisecond)
+		if got := w.announcers(); len(got) != 1 || got[0] == before[0] {
+			t.Fatalf("%d directors announce: %+v", len(got), w.state())
+		}
+	})
+}
