@@ -1,0 +1,215 @@
+package conditions
+
+import (
+	"cmp"
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+)
+
+// DirectorOutcome is how a director finds itself.
+type DirectorOutcome struct {
+	// Director is the object with the status that it has now.
+	Director *v1alpha1.Director
+	// Now is the time of new transitions.
+	Now time.Time
+
+	// Address is the node's own address on the announcement interface, whose
+	// name and hardware address are Interface and MAC.
+	Address             netip.Addr
+	Interface           string
+	MAC                 string
+	KernelVersion       string
+	Schedulers          []string
+	ConnectionTableSize int64
+
+	// Groups are those that it is active for, of TotalGroups.
+	Groups         []v1alpha1.GroupStatus
+	TotalGroups    int32
+	Counts         v1alpha1.DirectorCounts
+	LastTransition *v1alpha1.DirectorTransition
+
+	// Programmed says that everything that it is to serve is in its kernel.
+	Programmed bool
+	// Failure is what keeps it from serving at all, such as belonging to no
+	// DirectorPool; none if it is zero.
+	Failure Failure
+	// Waiting is why it may not become active, although it could serve; none if
+	// it may.
+	Waiting   Failure
+	IPVS      IPVS
+	API       API
+	Answering Answering
+	// Conflicts are the VIPs that others answer for.
+	Conflicts []Conflict
+}
+
+// IPVS is what is known of the kernel's IPVS.
+type IPVS int
+
+// The zero value is for a director that has not looked yet.
+const (
+	IPVSUnknown IPVS = iota
+	IPVSAvailable
+	IPVSMissing
+)
+
+// API is what is known of the API server.
+type API int
+
+// The zero value is for a director that has not asked yet.
+const (
+	APIUnknown API = iota
+	APIReachable
+	APIUnreachable
+)
+
+// Answering says whether the kernel answers for the VIPs, and why.
+type Answering int
+
+const (
+	// AnsweringStandby is not answering: the director is not active.
+	AnsweringStandby Answering = iota
+	// AnsweringPeer is not answering: a peer could take over.
+	AnsweringPeer
+	// AnsweringAlone is answering: no peer could take over.
+	AnsweringAlone
+)
+
+// Conflict is a VIP that another host answers for.
+type Conflict struct {
+	Addr netip.Addr
+	MAC  string
+}
+
+// Director returns the whole status of a Director. A transition time changes
+// only with its condition's status.
+func Director(in DirectorOutcome) v1alpha1.DirectorStatus {
+	notes := &sheet{previous: in.Director.Status.Conditions, generation: in.Director.Generation, now: in.Now}
+	ready := notes.directorReady(in)
+	notes.candidate(in, ready)
+	notes.apiReachable(in.API)
+	notes.addressConflict(in.Conflicts)
+	notes.kernelAnswers(in.Answering)
+	notes.ipvsAvailable(in.IPVS)
+	status := v1alpha1.DirectorStatus{
+		Conditions:          notes.conditions,
+		Interface:           in.Interface,
+		MAC:                 in.MAC,
+		KernelVersion:       shorten(in.KernelVersion, 64),
+		Schedulers:          slices.Compact(slices.Sorted(slices.Values(in.Schedulers))),
+		ConnectionTableSize: in.ConnectionTableSize,
+		Groups:              groupsOf(in),
+		Counts:              &in.Counts,
+		LastTransition:      transitionOf(in.LastTransition),
+		Display:             &v1alpha1.DirectorDisplay{Active: fmt.Sprintf("%d/%d groups", len(in.Groups), in.TotalGroups)},
+	}
+	if in.Address.IsValid() {
+		status.Address = in.Address.String()
+	}
+	return status
+}
+
+func groupsOf(in DirectorOutcome) []v1alpha1.GroupStatus {
+	groups := slices.SortedFunc(slices.Values(in.Groups), func(a, b v1alpha1.GroupStatus) int {
+		return cmp.Compare(a.Group, b.Group)
+	})
+	for i := range groups {
+		if !groups[i].Since.IsZero() {
+			groups[i].Since = seconds(groups[i].Since.Time)
+		}
+	}
+	return groups
+}
+
+func transitionOf(last *v1alpha1.DirectorTransition) *v1alpha1.DirectorTransition {
+	if last == nil {
+		return nil
+	}
+	transition := *last.DeepCopy()
+	transition.Reason = shorten(transition.Reason, 256)
+	transition.Time = seconds(transition.Time.Time)
+	return &transition
+}
+
+func (s *sheet) directorReady(in DirectorOutcome) metav1.Condition {
+	const kind = v1alpha1.ConditionReady
+	switch {
+	case in.IPVS == IPVSMissing:
+		return s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonIPVSUnavailable, "the kernel has no IPVS (module ip_vs)")
+	case in.Failure.is():
+		return s.set(kind, metav1.ConditionFalse, cmp.Or(in.Failure.Reason, v1alpha1.ReasonKernelError), in.Failure.Message)
+	case !in.Programmed:
+		return s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonStarting, "not everything that is to be served is in the kernel yet")
+	default:
+		return s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonReady, "everything that is to be served is in the kernel")
+	}
+}
+
+func (s *sheet) candidate(in DirectorOutcome, ready metav1.Condition) {
+	const kind = v1alpha1.ConditionCandidate
+	switch {
+	case ready.Status != metav1.ConditionTrue:
+		s.set(kind, metav1.ConditionFalse, ready.Reason, ready.Message)
+	case in.Waiting.is():
+		s.set(kind, metav1.ConditionFalse, cmp.Or(in.Waiting.Reason, v1alpha1.ReasonWaitingForVerdicts), in.Waiting.Message)
+	default:
+		s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonCandidate, "the director may become active")
+	}
+}
+
+func (s *sheet) apiReachable(api API) {
+	const kind = v1alpha1.ConditionAPIReachable
+	switch api {
+	case APIReachable:
+		s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonReachable, "the API server answers")
+	case APIUnreachable:
+		s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonUnreachable, "the API server does not answer")
+	case APIUnknown:
+		s.set(kind, metav1.ConditionUnknown, v1alpha1.ReasonStarting, "the API server has not been asked yet")
+	}
+}
+
+func (s *sheet) addressConflict(conflicts []Conflict) {
+	const kind = v1alpha1.ConditionAddressConflict
+	if len(conflicts) == 0 {
+		s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonNoConflict, "nobody else answers for a VIP")
+		return
+	}
+	claims := make([]string, 0, len(conflicts))
+	for _, conflict := range conflicts {
+		claims = append(claims, fmt.Sprintf("%s is answered for by %s", conflict.Addr, strings.ToLower(conflict.MAC)))
+	}
+	slices.Sort(claims)
+	s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonAddressClaimed, some(slices.Compact(claims)))
+}
+
+func (s *sheet) kernelAnswers(answering Answering) {
+	const kind = v1alpha1.ConditionKernelAnswers
+	switch answering {
+	case AnsweringAlone:
+		s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonAlone, "no other director could take over, so the kernel answers for the VIPs")
+	case AnsweringPeer:
+		s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonPeerPresent, "another director could take over")
+	case AnsweringStandby:
+		s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonStandby, "the director does not announce the VIPs")
+	}
+}
+
+func (s *sheet) ipvsAvailable(ipvs IPVS) {
+	const kind = v1alpha1.ConditionIPVSAvailable
+	switch ipvs {
+	case IPVSAvailable:
+		s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonIPVSAvailable, "the kernel has IPVS")
+	case IPVSMissing:
+		s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonIPVSUnavailable, "the kernel has no IPVS (module ip_vs)")
+	case IPVSUnknown:
+		s.set(kind, metav1.ConditionUnknown, v1alpha1.ReasonStarting, "nobody has looked yet")
+	}
+}

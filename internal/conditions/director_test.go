@@ -1,0 +1,161 @@
+package conditions
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+)
+
+func healthyDirector() DirectorOutcome {
+	return DirectorOutcome{
+		Director: &v1alpha1.Director{ObjectMeta: metav1.ObjectMeta{Name: "node-a", Generation: 1}},
+		Now:      noon,
+		Address:  netip.MustParseAddr("192.168.11.2"), Interface: "eth0", MAC: "52:54:00:00:00:02",
+		KernelVersion: "6.1.0", Schedulers: []string{"wrr", "rr", "wrr"}, ConnectionTableSize: 4096,
+		Groups: []v1alpha1.GroupStatus{{Group: 0, Epoch: 7, Since: metav1.NewTime(noon)}}, TotalGroups: 1,
+		Counts:         v1alpha1.DirectorCounts{VirtualIPs: 1, Services: 1, Destinations: 2},
+		LastTransition: &v1alpha1.DirectorTransition{Reason: "the Lease had expired", Time: metav1.NewTime(noon)},
+		Programmed:     true, IPVS: IPVSAvailable, API: APIReachable, Answering: AnsweringAlone,
+	}
+}
+
+func TestDirectorThatServes(t *testing.T) {
+	in := healthyDirector()
+	got := Director(in)
+	got.Conditions = nil
+	want := v1alpha1.DirectorStatus{
+		Address: "192.168.11.2", Interface: "eth0", MAC: "52:54:00:00:00:02",
+		KernelVersion: "6.1.0", Schedulers: []string{"rr", "wrr"}, ConnectionTableSize: 4096,
+		Groups:         []v1alpha1.GroupStatus{{Group: 0, Epoch: 7, Since: at(noon)}},
+		Counts:         &v1alpha1.DirectorCounts{VirtualIPs: 1, Services: 1, Destinations: 2},
+		LastTransition: &v1alpha1.DirectorTransition{Reason: "the Lease had expired", Time: at(noon)},
+		Display:        &v1alpha1.DirectorDisplay{Active: "1/1 groups"},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("status (-want +got):\n%s", diff)
+	}
+	if !in.Groups[0].Since.Time.Equal(noon) || !in.LastTransition.Time.Time.Equal(noon) {
+		t.Error("the caller's values were changed")
+	}
+}
+
+func TestDirectorConditions(t *testing.T) {
+	good := map[string]string{
+		"Ready": "True Ready", "Candidate": "True Candidate", "APIReachable": "True Reachable",
+		"AddressConflict": "False NoConflict", "KernelAnswers": "True Alone", "IPVSAvailable": "True IPVSAvailable",
+	}
+	for name, tc := range map[string]struct {
+		change func(*DirectorOutcome)
+		want   map[string]string
+	}{
+		"all is well": {change: func(*DirectorOutcome) {}},
+		"it starts": {
+			change: func(o *DirectorOutcome) {
+				*o = DirectorOutcome{Director: o.Director, Now: noon}
+			},
+			want: map[string]string{"Ready": "False Starting", "Candidate": "False Starting", "APIReachable": "Unknown Starting", "KernelAnswers": "False Standby", "IPVSAvailable": "Unknown Starting"},
+		},
+		"no IPVS": {
+			change: func(o *DirectorOutcome) { o.IPVS = IPVSMissing },
+			want:   map[string]string{"Ready": "False IPVSUnavailable", "Candidate": "False IPVSUnavailable", "IPVSAvailable": "False IPVSUnavailable"},
+		},
+		"kube-proxy in ipvs mode": {
+			change: func(o *DirectorOutcome) { o.Failure = Failure{v1alpha1.ReasonKubeProxyIPVS, "kube-ipvs0 exists"} },
+			want:   map[string]string{"Ready": "False KubeProxyIPVS", "Candidate": "False KubeProxyIPVS"},
+		},
+		"it waits": {
+			change: func(o *DirectorOutcome) { o.Waiting = Failure{Message: "2 real servers have no verdict"} },
+			want:   map[string]string{"Candidate": "False WaitingForVerdicts"},
+		},
+		"the API server is away": {
+			change: func(o *DirectorOutcome) { o.API = APIUnreachable },
+			want:   map[string]string{"APIReachable": "False Unreachable"},
+		},
+		"somebody else answers": {
+			change: func(o *DirectorOutcome) { o.Conflicts = []Conflict{{vip, "52:54:00:00:00:FF"}} },
+			want:   map[string]string{"AddressConflict": "True AddressClaimed"},
+		},
+		"a peer is there": {
+			change: func(o *DirectorOutcome) { o.Answering = AnsweringPeer },
+			want:   map[string]string{"KernelAnswers": "False PeerPresent"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			in := healthyDirector()
+			tc.change(&in)
+			want := map[string]string{}
+			for kind, short := range good {
+				want[kind] = short
+			}
+			for kind, short := range tc.want {
+				want[kind] = short
+			}
+			got := map[string]string{}
+			for _, condition := range Director(in).Conditions {
+				got[condition.Type] = string(condition.Status) + " " + condition.Reason
+				if condition.Message == "" {
+					t.Errorf("%s says nothing", condition.Type)
+				}
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("conditions (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestDirectorNamesWhoClaimsAnAddress(t *testing.T) {
+	in := healthyDirector()
+	in.Conflicts = []Conflict{{vip, "52:54:00:00:00:FF"}, {vip, "52:54:00:00:00:FF"}}
+	got := Director(in)
+	want := "192.168.11.200 is answered for by 52:54:00:00:00:ff"
+	if message := find(got.Conditions, v1alpha1.ConditionAddressConflict).Message; message != want {
+		t.Errorf("message = %q, want %q", message, want)
+	}
+}
+
+func TestDirectorKeepsTransitionTimesAndSendsNothingTwice(t *testing.T) {
+	in := healthyDirector()
+	in.Director.Status = Director(in)
+	in.Now = noon.Add(time.Hour)
+	again := Director(in)
+	if DirectorDiffers(in.Director, again) {
+		t.Errorf("an hour later the same outcome is another status:\n%s", cmp.Diff(in.Director.Status, again))
+	}
+	in.API = APIUnreachable
+	changed := Director(in)
+	if !DirectorDiffers(in.Director, changed) {
+		t.Error("a condition changed and no apply is due")
+	}
+	for _, condition := range changed.Conditions {
+		want := at(noon)
+		if condition.Type == v1alpha1.ConditionAPIReachable {
+			want = at(in.Now)
+		}
+		if !condition.LastTransitionTime.Equal(&want) {
+			t.Errorf("%s changed at %s, want %s", condition.Type, condition.LastTransitionTime, want)
+		}
+	}
+}
+
+func TestDirectorApplyIsReadBackAsItWas(t *testing.T) {
+	in := healthyDirector()
+	wanted := Director(in)
+	apply, err := DirectorApply(in.Director, wanted)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var back v1alpha1.Director
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(apply.Object, &back); err != nil {
+		t.Fatal(err)
+	}
+	if _, has := apply.Object["spec"]; has || back.Name != "node-a" || DirectorDiffers(&back, wanted) {
+		t.Errorf("applied %v", apply.Object)
+	}
+}
