@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	directorcontroller "github.com/lvs-operator/lvs-operator/controllers/director"
+	"github.com/lvs-operator/lvs-operator/controllers/virtualserver"
+	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/conditions"
+	"github.com/lvs-operator/lvs-operator/internal/director"
+	"github.com/lvs-operator/lvs-operator/internal/health"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+	"github.com/lvs-operator/lvs-operator/internal/plan"
+)
+
+// member is the director as its membership and status controllers see it.
+type member struct{ c *cluster }
+
+// Join implements directorcontroller.Member.
+func (m member) Join(pool v1alpha1.DirectorPool) { m.c.director.Join(poolOf(pool)) }
+
+// Leave implements directorcontroller.Member.
+func (m member) Leave(ctx context.Context) error { return m.c.director.Leave(ctx) }
+
+// PoolName implements directorcontroller.Member.
+func (m member) PoolName() string { return m.c.director.PoolName() }
+
+// SetPeers implements directorcontroller.Befriended.
+func (m member) SetPeers(peers []directorcontroller.Peer) {
+	all := make([]director.Peer, len(peers))
+	for i, peer := range peers {
+		all[i] = director.Peer(peer)
+	}
+	m.c.director.SetPeers(all)
+}
+
+// poolOf takes from a DirectorPool what a director needs of it.
+func poolOf(pool v1alpha1.DirectorPool) director.Pool {
+	p := director.Pool{
+		Name:    pool.Name,
+		Refresh: pool.Spec.Announcement.RefreshInterval.Duration,
+		Guard:   pool.Spec.Guard != v1alpha1.GuardDisabled,
+		Timeouts: netstate.Timeouts{
+			TCP:    pool.Spec.IPVS.TCPTimeout.Duration,
+			TCPFin: pool.Spec.IPVS.TCPFinTimeout.Duration,
+			UDP:    pool.Spec.IPVS.UDPTimeout.Duration,
+		},
+	}
+	if pool.Spec.Interface != nil {
+		p.Interface = pool.Spec.Interface.Name
+	}
+	for _, rule := range pool.Spec.Allow {
+		for _, text := range rule.Addresses {
+			if r, err := plan.ParseRange(string(text)); err == nil {
+				p.Within = append(p.Within, r.First())
+			}
+		}
+	}
+	return p
+}
+
+// programmer is the director as the planner sees it.
+type programmer struct{ c *cluster }
+
+// Program implements virtualserver.Programmer.
+func (p programmer) Program(desired plan.Desired) {
+	p.c.director.Program(desired)
+	p.c.noteChange(desired.Key)
+}
+
+// Remove implements virtualserver.Programmer.
+func (p programmer) Remove(key netstate.Key) {
+	p.c.director.Remove(key)
+	p.c.noteChange(key)
+}
+
+// Served implements virtualserver.Programmer.
+func (p programmer) Served() []netstate.Key { return p.c.director.Served() }
+
+// Synced implements virtualserver.Programmer.
+func (p programmer) Synced(pool string) { p.c.director.Synced(pool) }
+
+// Active implements virtualserver.Observed.
+func (p programmer) Active() bool { return p.c.director.Status().Announcing }
+
+// Report implements virtualserver.Observed.
+func (p programmer) Report(probe health.Probe) health.Report { return p.c.director.Report(probe) }
+
+// Address implements virtualserver.Observed.
+func (p programmer) Address(addr netip.Addr) conditions.Address {
+	outcome, _ := p.c.director.Outcome(netstate.Key{Addr: addr})
+	address := conditions.Address{
+		Programmed: outcome.Programmed, Failure: failureOf(outcome.Err), State: outcome.State, Draining: outcome.Draining,
+	}
+	if slices.Contains(p.c.director.Announcing(), addr) {
+		address.Director = p.c.options.node
+	}
+	return address
+}
+
+// Site returns what plans need to know of the node.
+func (p programmer) Site() virtualserver.Site {
+	local := p.c.director.Local()
+	site := virtualserver.Site{
+		Node: p.c.options.node, Pool: local.Pool, Interface: local.Interface, Source: local.Source,
+		Reserved: map[netip.Addr]string{},
+	}
+	for _, addr := range local.Own {
+		site.Reserved[addr] = "an address of node " + site.Node
+	}
+	for _, addr := range local.Gateways {
+		site.Reserved[addr] = "a gateway of node " + site.Node
+	}
+	for _, addr := range p.c.apiServer {
+		site.Reserved[addr] = "the API server's address"
+	}
+	return site
+}
+
+// neighbors is the kernel's neighbour table of a link.
+type neighbors struct {
+	kernel *kernel.Client
+	link   string
+}
+
+// Lookup implements announce.Neighbors.
+func (n neighbors) Lookup(ctx context.Context, addr netip.Addr) (announce.MAC, bool) {
+	var mac net.HardwareAddr
+	mac, err := n.kernel.Neighbor(ctx, n.link, addr)
+	if err != nil {
+		return announce.MAC{}, false
+	}
+	return announce.MACFrom(mac)
+}

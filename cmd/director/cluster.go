@@ -1,0 +1,302 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"net/url"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/cache"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/config"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/metrics"
+	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	directorcontroller "github.com/lvs-operator/lvs-operator/controllers/director"
+	"github.com/lvs-operator/lvs-operator/controllers/virtualserver"
+	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/director"
+	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+)
+
+// leaseDuration is how long a Lease is valid after a renewal.
+const leaseDuration = 3 * time.Second
+
+// cluster joins a director with the API server.
+type cluster struct {
+	options  options
+	config   *rest.Config
+	scheme   *runtime.Scheme
+	log      *slog.Logger
+	director *director.Director
+	// live asks the API server at each call.
+	live client.Client
+	// apiServer are addresses of the API server, as far as they are known.
+	apiServer []netip.Addr
+	// changed wakes the status writers, siteChanged the planner.
+	changed     chan netstate.Key
+	siteChanged chan struct{}
+	planner     *virtualserver.Planner
+}
+
+func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error) {
+	restConfig, err := loadConfig(o.kubeconfig)
+	if err != nil {
+		return nil, err
+	}
+	c := &cluster{
+		options: o, config: restConfig, scheme: runtime.NewScheme(), log: log,
+		changed:     make(chan netstate.Key, 4096),
+		siteChanged: make(chan struct{}, 1),
+	}
+	if err := clientgoscheme.AddToScheme(c.scheme); err != nil {
+		return nil, fmt.Errorf("setting up the types of Kubernetes: %w", err)
+	}
+	if err := v1alpha1.AddToScheme(c.scheme); err != nil {
+		return nil, fmt.Errorf("setting up the types of lvs-operator: %w", err)
+	}
+	if c.live, err = client.New(restConfig, client.Options{Scheme: c.scheme}); err != nil {
+		return nil, fmt.Errorf("making a client: %w", err)
+	}
+	leases, err := election.NewLeases(restConfig, o.namespace, leaseDuration)
+	if err != nil {
+		return nil, fmt.Errorf("making a client for Leases: %w", err)
+	}
+	c.apiServer = addressesOf(restConfig.Host, o.apiServer)
+	c.planner = &virtualserver.Planner{Live: c.live, Director: programmer{c}}
+	c.director = director.New(director.Config{
+		Node:        o.node,
+		Instance:    o.podUID,
+		Namespace:   o.namespace,
+		Kernel:      k,
+		Neighbors:   func(link string) announce.Neighbors { return neighbors{k, link} },
+		Leases:      leases,
+		StateDir:    o.stateDir,
+		Wanted:      c.planner.Confirm,
+		Changed:     c.noteChange,
+		SiteChanged: c.noteSite,
+		IPVSTakenOK: o.ipvsTakenOK,
+		Metrics:     director.NewMetrics(metrics.Registry),
+		Log:         log,
+	})
+	return c, nil
+}
+
+func loadConfig(kubeconfig string) (*rest.Config, error) {
+	if kubeconfig == "" {
+		c, err := rest.InClusterConfig()
+		if err != nil {
+			return nil, fmt.Errorf("reading the service account (outside a pod give --kubeconfig): %w", err)
+		}
+		return c, nil
+	}
+	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
+	if err != nil {
+		return nil, fmt.Errorf("reading --kubeconfig: %w", err)
+	}
+	return c, nil
+}
+
+// addressesOf returns the addresses in a URL and a host, where they are any.
+func addressesOf(hosts ...string) []netip.Addr {
+	var addrs []netip.Addr
+	for _, host := range hosts {
+		if u, err := url.Parse(host); err == nil && u.Hostname() != "" {
+			host = u.Hostname()
+		}
+		if addr, err := netip.ParseAddr(host); err == nil {
+			addrs = append(addrs, addr.Unmap())
+		}
+	}
+	return addrs
+}
+
+// run keeps a manager running until ctx ends. A manager that fails, because the
+// API server was away for too long or anything else, is made anew: that must
+// never end the process.
+func (c *cluster) run(ctx context.Context) {
+	for {
+		if err := c.manage(ctx); err != nil && ctx.Err() == nil {
+			c.log.Error("The controllers stopped; starting them again", "error", err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(5 * time.Second):
+		}
+	}
+}
+
+// manage runs the controllers until ctx ends or they fail.
+func (c *cluster) manage(ctx context.Context) error {
+	skipNames := true
+	mgr, err := manager.New(c.config, manager.Options{
+		Scheme:  c.scheme,
+		Metrics: server.Options{BindAddress: "0"},
+		Controller: config.Controller{
+			// Controllers wait for their caches as long as it takes.
+			CacheSyncTimeout:   1000 * time.Hour,
+			SkipNameValidation: &skipNames,
+		},
+		Cache: cache.Options{
+			DefaultTransform: cache.TransformStripManagedFields(),
+			ByObject: map[client.Object]cache.ByObject{
+				&corev1.Pod{}:             {Namespaces: map[string]cache.Config{c.options.namespace: {}}, Transform: slimPod},
+				&corev1.Node{}:            {Transform: slimNode},
+				&v1alpha1.VirtualServer{}: {Transform: keep},
+				&v1alpha1.Director{}:      {Transform: keep},
+				&v1alpha1.DirectorPool{}:  {Transform: cache.TransformStripManagedFields()},
+				&corev1.Namespace{}:       {Transform: cache.TransformStripManagedFields()},
+			},
+		},
+		GracefulShutdownTimeout: new(time.Second),
+	})
+	if err != nil {
+		return fmt.Errorf("making a manager: %w", err)
+	}
+	if err := c.setup(ctx, mgr); err != nil {
+		return err
+	}
+	c.noteSite()
+	return mgr.Start(ctx)
+}
+
+// keep leaves an object as it is: whoever applies its status compares with the
+// managed fields too.
+func keep(object any) (any, error) { return object, nil }
+
+// slimPod keeps of a pod what tells whether a director's process is there.
+func slimPod(object any) (any, error) {
+	pod, ok := object.(*corev1.Pod)
+	if !ok {
+		return object, nil
+	}
+	slim := &corev1.Pod{ObjectMeta: pod.ObjectMeta}
+	slim.ManagedFields = nil
+	slim.Spec.NodeName = pod.Spec.NodeName
+	slim.Status.Conditions = pod.Status.Conditions
+	return slim, nil
+}
+
+// slimNode keeps of a node its labels, addresses, taints and readiness.
+func slimNode(object any) (any, error) {
+	node, ok := object.(*corev1.Node)
+	if !ok {
+		return object, nil
+	}
+	slim := &corev1.Node{ObjectMeta: node.ObjectMeta}
+	slim.ManagedFields = nil
+	slim.Spec.Unschedulable, slim.Spec.Taints = node.Spec.Unschedulable, node.Spec.Taints
+	slim.Status.Addresses, slim.Status.Conditions = node.Status.Addresses, node.Status.Conditions
+	return slim, nil
+}
+
+// setup adds the controllers to a manager.
+func (c *cluster) setup(ctx context.Context, mgr ctrl.Manager) error {
+	sites := make(chan event.TypedGenericEvent[netstate.Key], 1)
+	servers := make(chan event.TypedGenericEvent[netstate.Key], 64)
+	own := make(chan event.TypedGenericEvent[netstate.Key], 1)
+	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
+		c.forward(ctx, sites, servers, own)
+		return nil
+	})); err != nil {
+		return fmt.Errorf("adding the events of the director: %w", err)
+	}
+	c.planner.Reader, c.planner.SiteChanged = mgr.GetClient(), sites
+	recorder := mgr.GetEventRecorder("lvs-director")
+	setups := []interface{ SetupWithManager(manager.Manager) error }{
+		&directorcontroller.Membership{
+			Reader: mgr.GetClient(), Node: c.options.node, Member: member{c}, Now: time.Now,
+		},
+		&directorcontroller.Peers{
+			Reader: mgr.GetClient(), Node: c.options.node, Director: member{c},
+		},
+		&directorcontroller.Reporter{
+			Client: mgr.GetClient(), Node: c.options.node, Director: member{c}, Changed: own, Events: recorder, Now: time.Now,
+		},
+		c.planner,
+		&virtualserver.Reporter{
+			Client: mgr.GetClient(), Director: programmer{c}, Changed: servers, Events: recorder, Now: time.Now,
+		},
+	}
+	for _, s := range setups {
+		if err := s.SetupWithManager(mgr); err != nil {
+			return fmt.Errorf("adding a controller: %w", err)
+		}
+	}
+	return nil
+}
+
+// forward hands the director's news to the controllers.
+func (c *cluster) forward(ctx context.Context, sites, servers, own chan<- event.TypedGenericEvent[netstate.Key]) {
+	wasActive := false
+	for {
+		var to chan<- event.TypedGenericEvent[netstate.Key]
+		var key netstate.Key
+		select {
+		case <-ctx.Done():
+			return
+		case <-c.siteChanged:
+			to = sites
+		case key = <-c.changed:
+			to = servers
+			if key == (netstate.Key{}) {
+				to = own
+			}
+			if active := c.director.Status().Announcing; active != wasActive {
+				// What only the active director reports is to be looked at anew.
+				wasActive, key, to = active, netstate.Key{}, servers
+				c.noteChange(netstate.Key{})
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case to <- event.TypedGenericEvent[netstate.Key]{Object: key}:
+		}
+	}
+}
+
+// noteChange never blocks: what is dropped here is found by the controllers'
+// periodic look.
+func (c *cluster) noteChange(key netstate.Key) {
+	select {
+	case c.changed <- key:
+	default:
+	}
+}
+
+func (c *cluster) noteSite() {
+	select {
+	case c.siteChanged <- struct{}{}:
+	default:
+	}
+}
+
+// leaveForGood cleans the node up if it is no longer a director's. Without an
+// answer from the API server it still is.
+func (c *cluster) leaveForGood(ctx context.Context) error {
+	asking, done := context.WithTimeout(ctx, time.Second)
+	defer done()
+	pool, err := directorcontroller.PoolOf(asking, c.live, c.options.node)
+	if err != nil || pool != nil {
+		return nil
+	}
+	c.log.Info("No DirectorPool selects this node any more; cleaning it up")
+	cleaning, done := context.WithTimeout(ctx, cleanupPatience)
+	defer done()
+	return c.director.Cleanup(cleaning)
+}

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/pflag"
+	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+)
+
+// options are the flags of the program.
+type options struct {
+	flags   *pflag.FlagSet
+	cleanup bool
+
+	node, namespace, podUID string
+	kubeconfig              string
+	apiServer               string
+	metrics, health         string
+	sysctls, stateDir       string
+	logLevel                slog.Level
+	ipvsTakenOK             bool
+}
+
+// parse reads the command line. The environment only supplies what a pod is
+// told that way: the API server's address.
+func parse(args []string, getenv func(string) string) (options, error) {
+	o := options{apiServer: getenv("KUBERNETES_SERVICE_HOST")}
+	hostname, _ := os.Hostname()
+	level := "info"
+	f := pflag.NewFlagSet("director", pflag.ContinueOnError)
+	f.SortFlags = false
+	f.Usage = func() {}
+	f.StringVar(&o.node, "node-name", hostname, "name of the Node that this director runs on")
+	f.StringVar(&o.namespace, "namespace", "lvs-operator-system", "namespace of the operator, where its Leases are")
+	f.StringVar(&o.podUID, "pod-uid", "", "uid of the pod; tells this process from an earlier one on the node (default: made from the process)")
+	f.StringVar(&o.kubeconfig, "kubeconfig", "", "kubeconfig file (default: the pod's service account)")
+	f.StringVar(&o.metrics, "metrics-bind-address", "127.0.0.1:7957", "address and port to serve /metrics on; 0 serves none")
+	f.StringVar(&o.health, "health-bind-address", "127.0.0.1:7958", "address and port to serve /healthz and /readyz on; 0 serves none")
+	f.StringVar(&o.sysctls, "proc-sys-net", kernel.DefaultSysctls, "where the node's /proc/sys/net is mounted")
+	f.StringVar(&o.stateDir, "state-dir", kernel.DefaultStateDir, "directory for what must outlive the process and go with a reboot")
+	f.BoolVar(&o.ipvsTakenOK, "kube-proxy-excludes-vips", false, "serve although kube-proxy runs in ipvs mode here: its --ipvs-exclude-cidrs name the VIPs")
+	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
+	o.flags = f
+	if err := f.Parse(args); err != nil {
+		return o, err
+	}
+	switch rest := f.Args(); {
+	case len(rest) == 1 && rest[0] == "cleanup":
+		o.cleanup = true
+	case len(rest) > 0:
+		return o, fmt.Errorf("unknown argument %q; see --help", rest[0])
+	}
+	if err := o.logLevel.UnmarshalText([]byte(level)); err != nil {
+		return o, fmt.Errorf("--log-level %q is none of debug, info, warn, error", level)
+	}
+	return o, o.validate()
+}
+
+func (o *options) validate() error {
+	if errs := validation.IsDNS1123Subdomain(o.node); len(errs) > 0 {
+		return fmt.Errorf("--node-name %q is no name of a Node: %s", o.node, strings.Join(errs, "; "))
+	}
+	if errs := validation.IsDNS1123Label(o.namespace); len(errs) > 0 {
+		return fmt.Errorf("--namespace %q is no name of a namespace: %s", o.namespace, strings.Join(errs, "; "))
+	}
+	for flag, path := range map[string]string{"proc-sys-net": o.sysctls, "state-dir": o.stateDir} {
+		if !filepath.IsAbs(path) {
+			return fmt.Errorf("--%s %q is no absolute path", flag, path)
+		}
+	}
+	for flag, address := range map[string]string{"metrics-bind-address": o.metrics, "health-bind-address": o.health} {
+		if _, err := listenAddress(address); err != nil {
+			return fmt.Errorf("--%s %q: %w", flag, address, err)
+		}
+	}
+	if o.podUID == "" {
+		o.podUID = fmt.Sprintf("%s-%d", o.node, os.Getpid())
+	}
+	return nil
+}
+
+// listenAddress returns what to listen on: a literal address and port, with or
+// without brackets, an empty host for all addresses, or nothing for "0".
+func listenAddress(s string) (string, error) {
+	if s == "0" {
+		return "", nil
+	}
+	if port, all := strings.CutPrefix(s, ":"); all {
+		s = "[::]:" + port
+	}
+	host, port, found := cutLast(s, ":")
+	if !found {
+		return "", fmt.Errorf("has no port")
+	}
+	addr, err := netip.ParseAddrPort("[" + strings.Trim(host, "[]") + "]:" + port)
+	if err != nil {
+		if addr, err = netip.ParseAddrPort(strings.Trim(host, "[]") + ":" + port); err != nil {
+			return "", fmt.Errorf("is no address and port")
+		}
+	}
+	return addr.String(), nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(s, sep)
+	if i < 0 {
+		return s, "", false
+	}
+	return s[:i], s[i+len(sep):], true
+}

@@ -1,0 +1,125 @@
+package main
+
+import (
+	"errors"
+	"slices"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/internal/conditions"
+	"github.com/lvs-operator/lvs-operator/internal/director"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+)
+
+// Outcome implements directorcontroller.Reported.
+func (m member) Outcome() conditions.DirectorOutcome { return outcomeOf(m.c.director.Status()) }
+
+// outcomeOf says in the words of the API how a director finds itself.
+func outcomeOf(s director.Status) conditions.DirectorOutcome {
+	outcome := conditions.DirectorOutcome{
+		Address: s.Address, Interface: s.Link.Name, MAC: s.Link.MAC.String(),
+		KernelVersion:       s.Facts.Release,
+		ConnectionTableSize: int64(s.Facts.ConnectionTableSize),
+		TotalGroups:         1,
+		Counts: v1alpha1.DirectorCounts{
+			VirtualIPs: int32(s.VIPs), Services: int32(s.Services), Destinations: int32(s.Destinations),
+		},
+		Programmed: s.Programmed,
+		Failure:    failureOf(s.Err),
+		Waiting:    waitingOf(s.Waiting),
+		IPVS:       ipvsOf(s),
+		API:        conditions.APIUnreachable,
+		Answering:  answeringOf(s),
+	}
+	if s.APIReachable {
+		outcome.API = conditions.APIReachable
+	}
+	for name, usable := range s.Facts.Schedulers {
+		if usable {
+			outcome.Schedulers = append(outcome.Schedulers, name)
+		}
+	}
+	slices.Sort(outcome.Schedulers)
+	if s.Announcing {
+		outcome.Groups = []v1alpha1.GroupStatus{{Group: 0, Epoch: s.Epoch, Since: timeOf(s.Since)}}
+	}
+	if s.Conflict != nil {
+		outcome.Conflicts = []conditions.Conflict{{Addr: s.Conflict.VIP, MAC: s.Conflict.MAC.String()}}
+	}
+	outcome.LastTransition = transitionOf(s.Last)
+	return outcome
+}
+
+// waitingOf names what keeps a director from becoming active.
+func waitingOf(w director.Waiting) conditions.Failure {
+	reasons := map[director.Wait]string{
+		director.WaitingForPool:     v1alpha1.ReasonNoDirectorPool,
+		director.WaitingForNode:     v1alpha1.ReasonStarting,
+		director.WaitingForLink:     v1alpha1.ReasonLinkDown,
+		director.WaitingForPlan:     v1alpha1.ReasonStarting,
+		director.WaitingForKernel:   v1alpha1.ReasonStarting,
+		director.WaitingForVerdicts: v1alpha1.ReasonWaitingForVerdicts,
+		director.WaitingForPeer:     v1alpha1.ReasonPeerKernelAnswers,
+	}
+	return conditions.Failure{Reason: reasons[w.For], Message: w.Message}
+}
+
+func ipvsOf(s director.Status) conditions.IPVS {
+	switch {
+	case s.Facts.IPVS:
+		return conditions.IPVSAvailable
+	case s.Facts.Release != "":
+		return conditions.IPVSMissing
+	default:
+		return conditions.IPVSUnknown
+	}
+}
+
+func answeringOf(s director.Status) conditions.Answering {
+	switch {
+	case s.KernelAnswers:
+		return conditions.AnsweringAlone
+	case s.Announcing:
+		return conditions.AnsweringPeer
+	default:
+		return conditions.AnsweringStandby
+	}
+}
+
+func transitionOf(last *director.Transition) *v1alpha1.DirectorTransition {
+	if last == nil {
+		return nil
+	}
+	role := "Standby: "
+	if last.Active {
+		role = "Active: "
+	}
+	t := &v1alpha1.DirectorTransition{Reason: role + last.Reason, Time: timeOf(last.At)}
+	if last.Gap > 0 {
+		t.Gap = &metav1.Duration{Duration: last.Gap.Round(time.Millisecond)}
+	}
+	return t
+}
+
+// timeOf returns the time as the API stores it, so that what is read back
+// equals what was written.
+func timeOf(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Second)) }
+
+// failureOf names what keeps a director from serving.
+func failureOf(err error) conditions.Failure {
+	var scheduler kernel.SchedulerUnavailable
+	switch {
+	case err == nil, errors.Is(err, director.ErrPending):
+		return conditions.Failure{}
+	case errors.Is(err, kernel.ErrNoIPVS):
+		return conditions.Failure{Reason: v1alpha1.ReasonIPVSUnavailable, Message: "the kernel has no IPVS (module ip_vs)"}
+	case errors.Is(err, director.ErrKubeProxyIPVS):
+		return conditions.Failure{Reason: v1alpha1.ReasonKubeProxyIPVS, Message: err.Error()}
+	case errors.As(err, &scheduler):
+		return conditions.Failure{Reason: v1alpha1.ReasonSchedulerUnavailable, Message: scheduler.Error()}
+	default:
+		return conditions.Failure{Reason: v1alpha1.ReasonKernelError, Message: err.Error()}
+	}
+}

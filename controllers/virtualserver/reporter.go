@@ -1,0 +1,252 @@
+package virtualserver
+
+import (
+	"context"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/client-go/tools/events"
+	"k8s.io/client-go/util/workqueue"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
+	"sigs.k8s.io/controller-runtime/pkg/handler"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+	"sigs.k8s.io/controller-runtime/pkg/manager"
+	"sigs.k8s.io/controller-runtime/pkg/predicate"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/internal/conditions"
+	"github.com/lvs-operator/lvs-operator/internal/health"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+	"github.com/lvs-operator/lvs-operator/internal/plan"
+)
+
+// Observed is the director whose work is reported.
+type Observed interface {
+	Site() Site
+	// Active says that this director is the active one of its pool's group.
+	Active() bool
+	// Address returns what became of a VIP here, but for its plan.
+	Address(netip.Addr) conditions.Address
+	// Report returns what is known of a probe.
+	Report(health.Probe) health.Report
+}
+
+const (
+	// urgentEvery bounds how often changes of state are written, calmlyEvery all
+	// others.
+	urgentEvery = time.Second
+	calmlyEvery = 10 * time.Second
+)
+
+// Reporter writes the status of the VirtualServers that the director is active
+// for. Nothing decides from that status.
+type Reporter struct {
+	Client   client.Client
+	Director Observed
+	// Changed has an event for each VIP whose outcome changed, and one of the
+	// zero Key when the director became active.
+	Changed <-chan event.TypedGenericEvent[netstate.Key]
+	Events  events.EventRecorder
+	Now     func() time.Time
+
+	mu      sync.Mutex
+	written map[types.NamespacedName]time.Time
+}
+
+// SetupWithManager starts the reporter with the manager.
+func (r *Reporter) SetupWithManager(mgr manager.Manager) error {
+	r.written = map[types.NamespacedName]time.Time{}
+	return builder.ControllerManagedBy(mgr).
+		Named("status").
+		For(&v1alpha1.VirtualServer{}).
+		Watches(&v1alpha1.DirectorPool{}, handler.EnqueueRequestsFromMapFunc(r.ofPool),
+			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		WatchesRawSource(source.TypedChannel(r.Changed, handler.TypedFuncs[netstate.Key, reconcile.Request]{
+			GenericFunc: func(ctx context.Context, e event.TypedGenericEvent[netstate.Key], queue workqueue.TypedRateLimitingInterface[reconcile.Request]) {
+				for _, request := range r.naming(ctx, e.Object) {
+					queue.Add(request)
+				}
+			},
+		})).
+		Complete(r)
+}
+
+// naming lists the VirtualServers that name a key, or, for the zero Key, all.
+func (r *Reporter) naming(ctx context.Context, key netstate.Key) []reconcile.Request {
+	var options []client.ListOption
+	if key != (netstate.Key{}) {
+		options = append(options, client.MatchingFields{AddressIndex: key.Addr.String()})
+	}
+	return r.list(ctx, func(*v1alpha1.VirtualServer) bool { return true }, options...)
+}
+
+func (r *Reporter) ofPool(ctx context.Context, pool client.Object) []reconcile.Request {
+	return r.list(ctx, func(vs *v1alpha1.VirtualServer) bool { return vs.Spec.DirectorPoolName == pool.GetName() })
+}
+
+func (r *Reporter) list(ctx context.Context, match func(*v1alpha1.VirtualServer) bool, options ...client.ListOption) []reconcile.Request {
+	var all v1alpha1.VirtualServerList
+	if err := r.Client.List(ctx, &all, options...); err != nil {
+		log.FromContext(ctx).Error(err, "Listing the VirtualServers to report")
+		return nil
+	}
+	var requests []reconcile.Request
+	for i := range all.Items {
+		if match(&all.Items[i]) {
+			requests = append(requests, reconcile.Request{NamespacedName: client.ObjectKeyFromObject(&all.Items[i])})
+		}
+	}
+	return requests
+}
+
+// Reconcile writes the status of one VirtualServer if this director is to.
+func (r *Reporter) Reconcile(ctx context.Context, request reconcile.Request) (reconcile.Result, error) {
+	var vs v1alpha1.VirtualServer
+	if err := r.Client.Get(ctx, request.NamespacedName, &vs); err != nil {
+		r.forget(request.NamespacedName)
+		return reconcile.Result{}, client.IgnoreNotFound(err)
+	}
+	mine, err := r.mine(ctx, &vs)
+	if err != nil || !mine {
+		return reconcile.Result{}, err
+	}
+	outcome, err := r.outcome(ctx, &vs)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	wanted := conditions.VirtualServer(outcome)
+	if !conditions.ReportDiffers(&vs, wanted) && !addressesDiffer(&vs, wanted) {
+		return reconcile.Result{}, nil
+	}
+	if left := r.early(request.NamespacedName, conditions.Urgent(vs.Status, wanted)); left > 0 {
+		return reconcile.Result{RequeueAfter: left}, nil
+	}
+	if err := r.write(ctx, &vs, wanted); err != nil {
+		return reconcile.Result{}, err
+	}
+	for _, e := range conditions.Events(vs.Status, wanted) {
+		r.Events.Eventf(&vs, nil, string(e.Type), e.Reason, "Report", "%s", e.Message)
+	}
+	return reconcile.Result{}, nil
+}
+
+// mine says whether this director reports the VirtualServer: it is the active
+// one of its pool, or, if there is no such pool, of the first pool there is.
+func (r *Reporter) mine(ctx context.Context, vs *v1alpha1.VirtualServer) (bool, error) {
+	site := r.Director.Site()
+	if site.Pool == "" || !r.Director.Active() {
+		return false, nil
+	}
+	if vs.Spec.DirectorPoolName == site.Pool {
+		return true, nil
+	}
+	var pools v1alpha1.DirectorPoolList
+	if err := r.Client.List(ctx, &pools); err != nil {
+		return false, fmt.Errorf("listing DirectorPools: %w", err)
+	}
+	first := site.Pool
+	for _, pool := range pools.Items {
+		if pool.Name == vs.Spec.DirectorPoolName {
+			return false, nil
+		}
+		first = min(first, pool.Name)
+	}
+	return first == site.Pool, nil
+}
+
+// outcome gathers what became of a VirtualServer.
+func (r *Reporter) outcome(ctx context.Context, vs *v1alpha1.VirtualServer) (conditions.Outcome, error) {
+	outcome := conditions.Outcome{
+		VirtualServer: vs,
+		Addresses:     map[netip.Addr]conditions.Address{},
+		Report:        r.Director.Report,
+		Now:           r.Now(),
+	}
+	for _, key := range plan.Keys(vs) {
+		s, err := snapshot(ctx, r.Client, r.Director.Site(), vs.Spec.DirectorPoolName, key)
+		if err != nil {
+			return outcome, err
+		}
+		desired, rejections := plan.For(s)
+		for i := range rejections {
+			if rejections[i].VirtualServer == client.ObjectKeyFromObject(vs) {
+				outcome.Rejection = &rejections[i]
+			}
+		}
+		address := r.Director.Address(key.Addr)
+		address.Desired = desired
+		outcome.Addresses[key.Addr] = address
+	}
+	return outcome, nil
+}
+
+// early returns how long a write has to wait so that a VirtualServer that
+// changes all the time costs a bounded number of writes.
+func (r *Reporter) early(name types.NamespacedName, urgent bool) time.Duration {
+	every := calmlyEvery
+	if urgent {
+		every = urgentEvery
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now := r.Now()
+	if left := every - now.Sub(r.written[name]); left > 0 {
+		return left
+	}
+	r.written[name] = now
+	return 0
+}
+
+func (r *Reporter) forget(name types.NamespacedName) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.written, name)
+}
+
+// write applies what differs, as the field managers that successors share.
+func (r *Reporter) write(ctx context.Context, vs *v1alpha1.VirtualServer, wanted v1alpha1.VirtualServerStatus) error {
+	if conditions.ReportDiffers(vs, wanted) {
+		apply, err := conditions.ReporterApply(vs, wanted)
+		if err := r.apply(ctx, apply, err, conditions.ReporterManager); err != nil {
+			return err
+		}
+	}
+	for _, group := range conditions.Groups(vs, wanted) {
+		if !conditions.AddressesDiffer(vs, group, wanted) {
+			continue
+		}
+		apply, err := conditions.AddressesApply(vs, group, wanted)
+		if err := r.apply(ctx, apply, err, conditions.AddressesManager(vs.Spec.DirectorPoolName, group)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *Reporter) apply(ctx context.Context, object *unstructured.Unstructured, err error, manager string) error {
+	if err != nil {
+		return err
+	}
+	if err := r.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(object),
+		client.FieldOwner(manager), client.ForceOwnership); err != nil {
+		return fmt.Errorf("writing the status of VirtualServer %s/%s: %w", object.GetNamespace(), object.GetName(), client.IgnoreNotFound(err))
+	}
+	return nil
+}
+
+func addressesDiffer(vs *v1alpha1.VirtualServer, wanted v1alpha1.VirtualServerStatus) bool {
+	for _, group := range conditions.Groups(vs, wanted) {
+		if conditions.AddressesDiffer(vs, group, wanted) {
+			return true
+		}
+	}
+	return false
+}

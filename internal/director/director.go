@@ -1,0 +1,405 @@
+// Package director is what runs on a director's node: it joins the plans of
+// the controllers, the health of real servers, the election and the announcer
+// over one kernel, and goes on without the API server.
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
+	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/health"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+	"github.com/lvs-operator/lvs-operator/internal/plan"
+)
+
+// NodeKernel is the kernel of the director's node.
+type NodeKernel interface {
+	Kernel
+	// Prepare brings the node into the state that VIPs need, and repairs it.
+	Prepare(context.Context, netstate.Node) error
+	// Restore takes away all that the operator owns on the node.
+	Restore(context.Context) error
+	// Facts reads what the node has and lacks.
+	Facts(context.Context) (kernel.Facts, error)
+	// WatchLink sends the state of an interface at once and after each change.
+	WatchLink(context.Context, string) (<-chan kernel.Link, error)
+	// WatchGuard sends a value when somebody deletes the guard.
+	WatchGuard(context.Context) (<-chan struct{}, error)
+}
+
+// Pool is what a director takes from its DirectorPool.
+type Pool struct {
+	Name string
+	// Interface is the announcement interface; empty means the one whose
+	// network holds Within.
+	Interface string
+	// Within are the first addresses of what the pool allows, in its order.
+	Within []netip.Addr
+	// Refresh is the time between two announcements of a VIP.
+	Refresh  time.Duration
+	Guard    bool
+	Timeouts netstate.Timeouts
+}
+
+func (p Pool) equal(q Pool) bool {
+	return p.Name == q.Name && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard &&
+		p.Timeouts == q.Timeouts && fmt.Sprint(p.Within) == fmt.Sprint(q.Within)
+}
+
+// Config is what a Director is made of. All fields are required but Metrics.
+type Config struct {
+	// Node is the node's name, Instance tells this process from the next.
+	Node, Instance string
+	// Kernel of the node.
+	Kernel NodeKernel
+	// Neighbors is its neighbour table, by interface.
+	Neighbors func(link string) announce.Neighbors
+	// Leases of the operator's Namespace, by a client of their own.
+	Leases    election.Leases
+	Namespace string
+	// StateDir holds what must outlive the process, but not the kernel.
+	StateDir string
+	// Wanted asks the API server, not a cache, which VIPs are to be served.
+	Wanted func(context.Context) (map[netstate.Key]struct{}, error)
+	// Changed is called after what can be reported has changed: of one key, or,
+	// with the zero Key, of the director as a whole. It must not block.
+	Changed func(netstate.Key)
+	// SiteChanged is called when the plans of all keys have to be made anew. It
+	// must not block.
+	SiteChanged func()
+	// IPVSTakenOK says that kube-proxy in ipvs mode on this node leaves the VIPs
+	// alone (they are in its exclude CIDRs).
+	IPVSTakenOK bool
+	Metrics     *Metrics
+	Log         *slog.Logger
+}
+
+const (
+	// syncPatience is how long a starting director waits for the API before it
+	// goes by the checkpoint.
+	syncPatience = 2 * time.Second
+	// verdictPatience is how long a director that is otherwise ready waits for
+	// the verdicts of its real servers before it may become active.
+	verdictPatience = 10 * time.Second
+	// leaseDuration is how long a Lease is valid after a renewal.
+	leaseDuration = 3 * time.Second
+)
+
+// Director serves the VIPs of one pool on one node.
+type Director struct {
+	cfg      Config
+	worker   *Worker
+	health   *health.Scheduler
+	removals *removals
+	store    *keeper
+	// rejoin says that the pool to serve, or its settings, changed.
+	rejoin chan struct{}
+
+	mu      sync.Mutex
+	pool    *Pool
+	session *session
+	// synced is the pool whose keys have all been planned, from the API if
+	// confirmed and else from the checkpoint.
+	synced    string
+	confirmed bool
+	restored  *checkpoint.Checkpoint
+	peers     []Peer
+}
+
+// Peer is another live director of the pool.
+type Peer struct {
+	Node    string
+	Address netip.Addr
+	MAC     string
+	// Candidate says that it could become active.
+	Candidate bool
+	// KernelAnswers says that its kernel answers for the VIPs.
+	KernelAnswers bool
+}
+
+// New returns a director that serves nothing until it has joined a pool.
+func New(cfg Config) *Director {
+	d := &Director{cfg: cfg, rejoin: make(chan struct{}, 1)}
+	d.health = health.NewScheduler(health.Options{
+		Checkers: health.Standard(),
+		OnChange: func(owner string) {
+			if addr, err := netip.ParseAddr(owner); err == nil {
+				d.worker.Enqueue(netstate.Key{Addr: addr})
+			}
+		},
+	})
+	d.worker = NewWorker(cfg.Kernel, func(p health.Probe) health.Verdict { return d.health.Report(p).Verdict }, d.keyChanged, cfg.Metrics, cfg.Log)
+	d.removals = newRemovals(cfg.Wanted, d.worker.Served, d.leaveKey, cfg.Log)
+	d.store = &keeper{dir: cfg.StateDir, snapshot: d.checkpoint, log: cfg.Log}
+	return d
+}
+
+// Run serves until ctx ends, and then leaves the kernel as it is, for the next
+// process to adopt. It does not return before, whatever fails: what fails is
+// tried again and reported.
+func (d *Director) Run(ctx context.Context) {
+	defer d.store.close()
+	defer d.health.Close()
+	d.adopt(ctx)
+	d.mu.Lock()
+	d.restored = d.store.load()
+	if d.restored != nil && d.pool == nil {
+		// The Lease and the interface need not wait for the API to be ours again.
+		pool := poolIn(*d.restored)
+		d.pool = &pool
+	}
+	d.mu.Unlock()
+	var running sync.WaitGroup
+	running.Go(func() { d.worker.Run(ctx) })
+	running.Go(func() { d.removals.run(ctx) })
+	running.Go(func() { d.goByCheckpoint(ctx) })
+	running.Go(func() { d.serve(ctx) })
+	running.Wait()
+}
+
+// goByCheckpoint serves what the checkpoint says if the API stays silent.
+func (d *Director) goByCheckpoint(ctx context.Context) {
+	if !wait(ctx, syncPatience) {
+		return
+	}
+	d.mu.Lock()
+	c := d.restored
+	if c == nil || d.confirmed || d.pool == nil || d.pool.Name != c.Pool {
+		d.mu.Unlock()
+		return
+	}
+	d.synced = c.Pool
+	for _, peer := range c.Peers {
+		d.peers = append(d.peers, Peer{Node: peer.Node, Address: peer.Addr, MAC: string(peer.MAC)})
+	}
+	d.mu.Unlock()
+	d.cfg.Log.Info("The API does not answer; going by the checkpoint", "pool", c.Pool, "vips", len(c.Keys))
+	for _, key := range c.Keys {
+		desired := recorded(key)
+		d.health.SetFor(key.Key.String(), probes(desired))
+		d.worker.Restore(desired)
+	}
+	d.refresh()
+}
+
+// checkpoint returns what must outlive the process.
+func (d *Director) checkpoint() checkpoint.Checkpoint {
+	d.mu.Lock()
+	pool, s, peers := d.pool, d.session, d.peers
+	d.mu.Unlock()
+	c := checkpoint.Checkpoint{NodeName: d.cfg.Node}
+	if pool == nil {
+		return c
+	}
+	c.Pool, c.Refresh = pool.Name, pool.Refresh
+	c.Node = netstate.Node{Interface: pool.Interface, Guard: pool.Guard, Timeouts: pool.Timeouts}
+	c.Within = pool.Within
+	for _, desired := range d.worker.Plans() {
+		c.Keys = append(c.Keys, record(desired))
+	}
+	for _, peer := range peers {
+		c.Peers = append(c.Peers, checkpoint.Peer{Node: peer.Node, Addr: peer.Address, MAC: checkpoint.MAC(peer.MAC)})
+	}
+	if s != nil {
+		s.mu.Lock()
+		c.Groups = []checkpoint.Group{{Group: group, Epoch: s.decision.Epoch, Active: s.decision.Announce}}
+		s.mu.Unlock()
+	}
+	return c
+}
+
+// poolIn returns the settings that a checkpoint holds.
+func poolIn(c checkpoint.Checkpoint) Pool {
+	return Pool{
+		Name: c.Pool, Interface: c.Node.Interface, Within: c.Within, Refresh: c.Refresh,
+		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts,
+	}
+}
+
+// adopt takes note of what an earlier process left in the kernel.
+func (d *Director) adopt(ctx context.Context) {
+	keys, err := d.cfg.Kernel.Keys(ctx)
+	if err != nil && !errors.Is(err, kernel.ErrNoIPVS) {
+		d.cfg.Log.Error("Looking for VIPs that an earlier process left", "error", err)
+	}
+	d.worker.Adopt(keys)
+}
+
+// serve runs a session for each pool that is joined, one after the other.
+func (d *Director) serve(ctx context.Context) {
+	for ctx.Err() == nil {
+		d.mu.Lock()
+		var s *session
+		if d.pool != nil {
+			s = newSession(d, *d.pool, roleIn(d.restored, d.pool.Name))
+			d.store.open(d.pool.Name)
+		}
+		d.session = s
+		d.mu.Unlock()
+		if s == nil {
+			select {
+			case <-ctx.Done():
+			case <-d.rejoin:
+			}
+			continue
+		}
+		running, end := context.WithCancel(ctx)
+		done := make(chan struct{})
+		go func() { s.run(running); close(done) }()
+		d.awaitOtherPool(ctx, s)
+		end()
+		<-done
+	}
+}
+
+// awaitOtherPool returns when the pool is no longer the session's. Changed
+// settings of the same pool are handed to the session.
+func (d *Director) awaitOtherPool(ctx context.Context, s *session) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-d.rejoin:
+		}
+		d.mu.Lock()
+		pool := d.pool
+		d.mu.Unlock()
+		if pool == nil || pool.Name != s.name {
+			return
+		}
+		s.configure(*pool)
+	}
+}
+
+// Join makes the director serve the pool, with these settings from now on.
+func (d *Director) Join(pool Pool) {
+	d.mu.Lock()
+	same := d.pool != nil && d.pool.equal(pool)
+	d.pool = &pool
+	d.mu.Unlock()
+	if same {
+		return
+	}
+	d.wake()
+	d.store.changed()
+	d.cfg.SiteChanged()
+}
+
+// Leave makes the director stop announcing, give up its Leases and take away
+// all that it has on the node. It serves nothing until it joins a pool again.
+func (d *Director) Leave(ctx context.Context) error {
+	d.mu.Lock()
+	s := d.session
+	d.pool, d.synced, d.confirmed, d.restored = nil, "", false, nil
+	d.mu.Unlock()
+	d.wake()
+	if s != nil {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.ended:
+		}
+	}
+	return d.Cleanup(ctx)
+}
+
+// Cleanup takes away all that the operator owns on the node.
+func (d *Director) Cleanup(ctx context.Context) error {
+	for _, key := range d.worker.Forget() {
+		d.health.SetFor(key.String(), nil)
+	}
+	if err := d.cfg.Kernel.Restore(ctx); err != nil {
+		return fmt.Errorf("cleaning the node up: %w", err)
+	}
+	if err := d.store.remove(); err != nil {
+		return fmt.Errorf("cleaning the node up: %w", err)
+	}
+	d.cfg.Changed(netstate.Key{})
+	return nil
+}
+
+func (d *Director) wake() {
+	select {
+	case d.rejoin <- struct{}{}:
+	default:
+	}
+}
+
+// Program takes a plan from the API.
+func (d *Director) Program(desired plan.Desired) {
+	d.removals.withdraw(desired.Key)
+	d.health.SetFor(desired.Key.String(), probes(desired))
+	d.worker.Program(desired)
+	d.store.changed()
+}
+
+// Remove says that no VirtualServer asks for the key any more. The director
+// makes sure of it before it takes the VIP out of service.
+func (d *Director) Remove(key netstate.Key) {
+	d.removals.request(key)
+}
+
+// leaveKey begins to take a VIP out of service.
+func (d *Director) leaveKey(key netstate.Key) {
+	d.worker.Leave(key)
+	d.health.SetFor(key.String(), nil)
+	d.refresh()
+	d.store.changed()
+}
+
+// Served lists the keys that are not on their way out.
+func (d *Director) Served() []netstate.Key { return d.worker.Served() }
+
+// Synced says that every key of the pool has been handed over.
+func (d *Director) Synced(pool string) {
+	d.mu.Lock()
+	d.synced, d.confirmed = pool, true
+	d.mu.Unlock()
+	d.found(nil)
+	d.refresh()
+}
+
+// SetPeers says which other directors of the pool are there.
+func (d *Director) SetPeers(peers []Peer) {
+	d.mu.Lock()
+	d.peers = peers
+	d.mu.Unlock()
+	d.refresh()
+	d.store.changed()
+}
+
+// keyChanged is told by the worker that a key's outcome changed.
+func (d *Director) keyChanged(key netstate.Key) {
+	d.refresh()
+	d.cfg.Changed(key)
+}
+
+// refresh has the session look again at what it announces.
+func (d *Director) refresh() {
+	d.mu.Lock()
+	s := d.session
+	d.mu.Unlock()
+	if s != nil {
+		s.refresh()
+	}
+}
+
+// probes lists what a plan needs probed.
+func probes(desired plan.Desired) []health.Probe {
+	var all []health.Probe
+	for _, checks := range desired.Checks {
+		for _, check := range checks {
+			all = append(all, check.Probe)
+		}
+	}
+	return all
+}

@@ -1,0 +1,122 @@
+package director
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+)
+
+// Metrics are what a director counts of its own work. A nil *Metrics counts
+// nothing.
+type Metrics struct {
+	passes      prometheus.Histogram
+	operations  *prometheus.CounterVec
+	active      *prometheus.GaugeVec
+	transitions *prometheus.CounterVec
+	virtualIPs  prometheus.Gauge
+	answering   prometheus.Gauge
+	claims      prometheus.Counter
+}
+
+// NewMetrics makes the director's metrics and registers them.
+func NewMetrics(registry prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		passes: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name:    "lvs_director_pass_duration_seconds",
+			Help:    "Time to bring one VIP from what the kernel holds to what is planned.",
+			Buckets: prometheus.ExponentialBuckets(0.0005, 4, 8),
+		}),
+		operations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lvs_director_kernel_operations_total",
+			Help: "Changes made to the kernel, by verb and result.",
+		}, []string{"verb", "result"}),
+		active: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "lvs_director_active",
+			Help: "1 while this director announces the VIPs of the group.",
+		}, []string{"group"}),
+		transitions: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "lvs_director_transitions_total",
+			Help: "Changes between active and standby, by reason.",
+		}, []string{"reason"}),
+		virtualIPs: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "lvs_director_vips",
+			Help: "VIPs in the kernel that may be announced.",
+		}),
+		answering: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "lvs_director_kernel_answers",
+			Help: "1 while the kernel itself answers for the VIPs because no peer is there.",
+		}),
+		claims: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "lvs_director_foreign_claims_total",
+			Help: "Claims of a VIP heard from another MAC address.",
+		}),
+	}
+	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.claims)
+	return m
+}
+
+func (m *Metrics) pass(d time.Duration, err error) {
+	if m == nil || err != nil {
+		return
+	}
+	m.passes.Observe(d.Seconds())
+}
+
+func (m *Metrics) operation(op netstate.Op, err error) {
+	if m == nil {
+		return
+	}
+	result := "done"
+	if err != nil {
+		result = "failed"
+	}
+	m.operations.WithLabelValues(verb(op), result).Inc()
+}
+
+func (m *Metrics) role(group string, announcing bool, reason string) {
+	if m == nil {
+		return
+	}
+	m.active.WithLabelValues(group).Set(number(announcing))
+	m.transitions.WithLabelValues(reason).Inc()
+}
+
+func (m *Metrics) heardClaim() {
+	if m != nil {
+		m.claims.Inc()
+	}
+}
+
+func (m *Metrics) serving(vips int, kernelAnswers bool) {
+	if m == nil {
+		return
+	}
+	m.virtualIPs.Set(float64(vips))
+	m.answering.Set(number(kernelAnswers))
+}
+
+func number(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// verb returns the verb and kind of an operation, which is what its metric is
+// labelled with: the entry would be without bound.
+func verb(op netstate.Op) string {
+	switch op := op.(type) {
+	case netstate.GuardChange:
+		return op.Verb.String() + " guard"
+	case netstate.AddressChange:
+		return op.Verb.String() + " address"
+	case netstate.ServiceChange:
+		return op.Verb.String() + " service"
+	case netstate.DestinationChange:
+		return op.Verb.String() + " destination"
+	default:
+		return "other"
+	}
+}

@@ -1,0 +1,245 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+)
+
+const (
+	// prepareRetry is how soon a node that could not be prepared is looked at
+	// again: a module that an administrator loads is used within it.
+	prepareRetry = 5 * time.Second
+	// prepareAudit is how often a prepared node is looked at again.
+	prepareAudit = auditInterval
+)
+
+// onInterface works on the announcement interface of the present settings until
+// ctx ends.
+func (s *session) onInterface(ctx context.Context) {
+	s.mu.Lock()
+	pool := s.pool
+	s.mu.Unlock()
+	name, err := announcementInterface(pool)
+	for err != nil {
+		s.noteNode(kernel.Facts{}, err)
+		if !wait(ctx, prepareRetry) {
+			return
+		}
+		name, err = announcementInterface(pool)
+	}
+	announcer, err := announce.New(announce.Config{
+		Interface: name,
+		Fence:     s.fence,
+		Refresh:   pool.Refresh,
+		Neighbors: s.d.cfg.Neighbors(name),
+		Report: func(err error) {
+			s.d.cfg.Log.Error("Announcing", "interface", name, "error", err)
+		},
+	})
+	if err != nil {
+		s.noteNode(kernel.Facts{}, fmt.Errorf("announcing on %s: %w", name, err))
+		<-ctx.Done()
+		return
+	}
+	s.mu.Lock()
+	s.announcer = announcer
+	s.mu.Unlock()
+	s.announce()
+	var group errgroup.Group
+	group.Go(func() error { return announcer.Run(ctx) })
+	group.Go(func() error { s.watchLink(ctx, name, announcer); return nil })
+	group.Go(func() error { s.hearClaims(ctx, announcer); return nil })
+	group.Go(func() error { s.prepare(ctx, name, pool, announcer); return nil })
+	if err := group.Wait(); err != nil && ctx.Err() == nil {
+		s.d.cfg.Log.Error("Announcing ended", "interface", name, "error", err)
+	}
+	s.mu.Lock()
+	s.announcer, s.announced = nil, nil
+	s.mu.Unlock()
+}
+
+// prepare keeps the node as VIPs need it.
+func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer *announce.Announcer) {
+	guard, err := s.d.cfg.Kernel.WatchGuard(ctx)
+	if err != nil {
+		s.d.cfg.Log.Warn("Watching for changes of the guard; the audit will find them", "error", err)
+	}
+	for ctx.Err() == nil {
+		facts, err := s.prepareOnce(ctx, link, pool)
+		s.noteNode(facts, err)
+		announcer.SetGateways(facts.Gateways)
+		next := prepareAudit
+		if err != nil {
+			next = prepareRetry
+		}
+		timer := time.NewTimer(next)
+		select {
+		case <-ctx.Done():
+		case <-timer.C:
+		case _, open := <-guard:
+			if !open {
+				guard = nil
+			}
+		}
+		timer.Stop()
+	}
+}
+
+// prepareOnce prepares the node and lets the worker work, or says why not.
+func (s *session) prepareOnce(ctx context.Context, link string, pool Pool) (kernel.Facts, error) {
+	k := s.d.cfg.Kernel
+	facts, err := k.Facts(ctx)
+	if err != nil {
+		return facts, fmt.Errorf("looking at the node: %w", err)
+	}
+	if facts.KubeProxyIPVS && !s.d.cfg.IPVSTakenOK {
+		return facts, ErrKubeProxyIPVS
+	}
+	if err := k.Prepare(ctx, netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts}); err != nil {
+		return facts, fmt.Errorf("preparing the node: %w", err)
+	}
+	keys, err := k.Keys(ctx)
+	if err != nil {
+		return facts, fmt.Errorf("looking for VIPs in the kernel: %w", err)
+	}
+	s.d.found(keys)
+	return facts, nil
+}
+
+// noteNode stores what was found of the node, and stops or starts the worker
+// accordingly.
+func (s *session) noteNode(facts kernel.Facts, err error) {
+	s.mu.Lock()
+	before := s.node
+	s.node.facts, s.node.err = facts, err
+	s.mu.Unlock()
+	s.d.worker.Block(err)
+	if fmt.Sprint(before.err) != fmt.Sprint(err) {
+		if err != nil {
+			s.d.cfg.Log.Error("The node cannot serve VIPs", "error", err)
+		}
+		s.d.cfg.Changed(netstate.Key{})
+	}
+	if !sameFacts(before.facts, facts) {
+		s.d.cfg.SiteChanged()
+	}
+	s.refresh()
+}
+
+func sameFacts(a, b kernel.Facts) bool {
+	return fmt.Sprint(a.Addresses, a.Gateways) == fmt.Sprint(b.Addresses, b.Gateways)
+}
+
+// watchLink follows the announcement interface.
+func (s *session) watchLink(ctx context.Context, name string, announcer *announce.Announcer) {
+	for ctx.Err() == nil {
+		links, err := s.d.cfg.Kernel.WatchLink(ctx, name)
+		if err != nil {
+			s.d.cfg.Log.Error("Watching the announcement interface", "interface", name, "error", err)
+		}
+		for err == nil {
+			link, open := <-links
+			if !open {
+				break
+			}
+			s.linkChanged(link, announcer)
+		}
+		if !wait(ctx, time.Second) {
+			return
+		}
+	}
+}
+
+func (s *session) linkChanged(link kernel.Link, announcer *announce.Announcer) {
+	mac, _ := announce.MACFrom(link.MAC)
+	err := announcer.LinkChanged(announce.LinkState{
+		Index: link.Index, MAC: mac, Up: link.Up && link.Running, BondMode: link.BondMode,
+	})
+	s.mu.Lock()
+	before := s.node.link
+	s.node.link = link
+	if err != nil {
+		s.node.err = err
+	}
+	s.mu.Unlock()
+	if before.Running != link.Running || before.MAC.String() != link.MAC.String() {
+		s.d.cfg.Log.Info("The announcement interface changed", "interface", link.Name, "running", link.Running, "mac", link.MAC.String())
+	}
+	if fmt.Sprint(before.Addresses) != fmt.Sprint(link.Addresses) {
+		s.d.cfg.SiteChanged()
+	}
+	s.d.cfg.Changed(netstate.Key{})
+	s.refresh()
+}
+
+// hearClaims takes note of who else claims a VIP. One claim is an event and no
+// more; what to do about a peer's is the elector's business.
+func (s *session) hearClaims(ctx context.Context, announcer *announce.Announcer) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case claim := <-announcer.Claims():
+			s.d.cfg.Metrics.heardClaim()
+			s.mu.Lock()
+			active := s.decision.Announce
+			if active {
+				s.conflict = &claim
+			}
+			s.mu.Unlock()
+			if !active {
+				continue
+			}
+			s.d.cfg.Log.Warn("Somebody else claims a VIP", "vip", claim.VIP, "mac", claim.MAC.String(), "kind", claim.Kind.String())
+			s.d.cfg.Changed(netstate.Key{})
+			if err := announcer.Defend(claim.VIP); err != nil && !errors.Is(err, announce.ErrRateLimited) {
+				s.d.cfg.Log.Warn("Defending a VIP", "vip", claim.VIP, "error", err)
+			}
+		}
+	}
+}
+
+// announcementInterface returns the pool's interface, or the one whose network
+// holds the first address that the pool allows and that is on any.
+func announcementInterface(pool Pool) (string, error) {
+	if pool.Interface != "" {
+		return pool.Interface, nil
+	}
+	links, err := net.Interfaces()
+	if err != nil {
+		return "", fmt.Errorf("listing interfaces: %w", err)
+	}
+	for _, addr := range pool.Within {
+		for _, link := range links {
+			if link.Name != netstate.DummyLink && holds(link, addr) {
+				return link.Name, nil
+			}
+		}
+	}
+	return "", fmt.Errorf("no interface has a network with an address that DirectorPool %s allows; set spec.interface.name", pool.Name)
+}
+
+// holds says whether a network of the interface contains the address.
+func holds(link net.Interface, addr netip.Addr) bool {
+	addrs, err := link.Addrs()
+	if err != nil {
+		return false
+	}
+	for _, a := range addrs {
+		prefix, err := netip.ParsePrefix(a.String())
+		if err == nil && prefix.Bits() < addr.BitLen() && prefix.Contains(addr) {
+			return true
+		}
+	}
+	return false
+}

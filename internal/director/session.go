@@ -1,0 +1,314 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+)
+
+// group is the only group of a pool: all its VIPs move together.
+const group = 0
+
+// yieldPatience is how long a director that leaves waits for its Lease to be
+// given up.
+const yieldPatience = 2 * time.Second
+
+// ErrKubeProxyIPVS says that kube-proxy's ipvs mode runs on the node.
+var ErrKubeProxyIPVS = errors.New("kube-proxy runs in ipvs mode here and would delete the services")
+
+// session is a director's membership in one pool: its Lease, its announcer and
+// the preparation of its node.
+type session struct {
+	d       *Director
+	name    string
+	fence   *announce.Fence
+	elector *election.Elector
+	ended   chan struct{}
+	// nudge asks for a look at what is announced, reconfigured says that the
+	// pool's settings changed.
+	nudge, reconfigured chan struct{}
+
+	// started and startedBoot are the same moment by two clocks.
+	started     time.Time
+	startedBoot time.Duration
+
+	mu        sync.Mutex
+	pool      Pool
+	announcer *announce.Announcer
+	announced []netip.Addr
+	decision  election.Decision
+	since     time.Time
+	last      *Transition
+	waiting   Waiting
+	node      nodeState
+	conflict  *announce.Claim
+}
+
+// nodeState is what the session knows of its node.
+type nodeState struct {
+	link  kernel.Link
+	facts kernel.Facts
+	// err is why VIPs cannot be served here; ErrPending before the first look.
+	err error
+}
+
+// Waiting is why a director should not become active; the zero Waiting is that
+// it may.
+type Waiting struct {
+	For     Wait
+	Message string
+}
+
+// Wait is what a director waits for before it may become active.
+type Wait int
+
+// What there is to wait for. WaitingForPeer lies with a peer: its kernel answers
+// for the VIPs until it has seen that this director is ready.
+const (
+	WaitingForNothing Wait = iota
+	WaitingForPool
+	WaitingForNode
+	WaitingForLink
+	WaitingForPlan
+	WaitingForKernel
+	WaitingForVerdicts
+	WaitingForPeer
+)
+
+// Transition is a change between active and standby.
+type Transition struct {
+	Active bool
+	Reason string
+	At     time.Time
+	// Gap is how long nobody was seen to hold the group before; 0 if unknown.
+	Gap time.Duration
+}
+
+// ErrPending says that the node has not been prepared yet.
+var ErrPending = errors.New("the node has not been prepared yet")
+
+func newSession(d *Director, pool Pool, restored election.Restored) *session {
+	s := &session{
+		d:            d,
+		name:         pool.Name,
+		pool:         pool,
+		fence:        announce.NewFence(announce.Boottime),
+		ended:        make(chan struct{}),
+		nudge:        make(chan struct{}, 1),
+		reconfigured: make(chan struct{}, 1),
+		started:      time.Now(),
+		startedBoot:  announce.Boottime(),
+		node:         nodeState{err: ErrPending},
+		decision:     election.Decision{Epoch: restored.Epoch},
+	}
+	s.elector = election.New(election.Options{
+		Leases:        d.cfg.Leases,
+		Namespace:     d.cfg.Namespace,
+		Name:          election.LeaseName(pool.Name, group),
+		Node:          d.cfg.Node,
+		Instance:      d.cfg.Instance,
+		LeaseDuration: leaseDuration,
+		Restored:      restored,
+		Now:           s.now,
+		OnDecision:    s.decided,
+		OnRole:        s.changedRole,
+	})
+	return s
+}
+
+// now is the elector's clock. It goes on while the machine is suspended, and a
+// time can be read back as one of the fence's.
+func (s *session) now() time.Time { return s.started.Add(s.fence.Now() - s.startedBoot) }
+
+// run serves the pool until ctx ends; then the Lease is given up.
+func (s *session) run(ctx context.Context) {
+	defer close(s.ended)
+	s.d.worker.Block(ErrPending)
+	working, end := context.WithCancel(context.WithoutCancel(ctx))
+	var running sync.WaitGroup
+	running.Go(func() { s.elector.Run(working) })
+	running.Go(func() { s.judge(working) })
+	running.Go(func() { s.onInterfaces(working) })
+	<-ctx.Done()
+	yielding, done := context.WithTimeout(working, yieldPatience)
+	if err := s.elector.Yield(yielding); err != nil {
+		s.d.cfg.Log.Warn("Leaving the pool without having given up its Lease", "pool", s.name, "error", err)
+	}
+	done()
+	end()
+	running.Wait()
+}
+
+// onInterfaces works on one announcement interface after the other, as the
+// pool's settings have it, until ctx ends.
+func (s *session) onInterfaces(ctx context.Context) {
+	for ctx.Err() == nil {
+		inner, end := context.WithCancel(ctx)
+		var running sync.WaitGroup
+		running.Go(func() { s.onInterface(inner) })
+		select {
+		case <-ctx.Done():
+		case <-s.reconfigured:
+		}
+		end()
+		running.Wait()
+	}
+}
+
+// configure hands new settings of the pool to the session.
+func (s *session) configure(pool Pool) {
+	s.mu.Lock()
+	s.pool = pool
+	s.mu.Unlock()
+	select {
+	case s.reconfigured <- struct{}{}:
+	default:
+	}
+}
+
+// refresh asks for a look at what is announced.
+func (s *session) refresh() {
+	select {
+	case s.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// judge keeps up to date whether this director could become active, and what
+// it announces if it is.
+func (s *session) judge(ctx context.Context) {
+	ticker := time.NewTicker(500 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		waiting := s.whyNoCandidate()
+		s.mu.Lock()
+		changed := s.waiting != waiting
+		s.waiting = waiting
+		s.mu.Unlock()
+		s.elector.SetCandidate(waiting == Waiting{})
+		s.announce()
+		s.answer()
+		if changed {
+			s.d.cfg.Changed(netstate.Key{})
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-s.nudge:
+		case <-ticker.C:
+		}
+	}
+}
+
+// whyNoCandidate returns why this director should not become active, or the
+// zero Waiting if it may.
+func (s *session) whyNoCandidate() Waiting {
+	s.mu.Lock()
+	node, started := s.node, s.started
+	s.mu.Unlock()
+	switch {
+	case node.err != nil:
+		return Waiting{WaitingForNode, node.err.Error()}
+	case !node.link.Up || !node.link.Running:
+		return Waiting{WaitingForLink, fmt.Sprintf("interface %s is down", node.link.Name)}
+	case !s.d.planned(s.name):
+		return Waiting{WaitingForPlan, "the VirtualServers have not been read yet"}
+	case len(s.d.worker.Unready()) > 0:
+		return Waiting{WaitingForKernel, "VIPs are not in the kernel yet"}
+	case time.Since(started) < verdictPatience && s.d.verdictsMissing():
+		return Waiting{WaitingForVerdicts, "real servers have no verdict yet"}
+	case s.d.peerKernelAnswers() != "":
+		return Waiting{WaitingForPeer, "the VIPs are still answered for by the kernel of " + s.d.peerKernelAnswers()}
+	default:
+		return Waiting{}
+	}
+}
+
+// decided carries out a decision of the elector: it is called after each, at
+// least every 50 ms.
+func (s *session) decided(decision election.Decision) {
+	s.mu.Lock()
+	changed := decision.Announce != s.decision.Announce
+	told := decision.Epoch != s.decision.Epoch || decision.Confirmed != s.decision.Confirmed
+	s.decision = decision
+	if changed {
+		s.since, s.conflict = time.Now(), nil
+	}
+	s.mu.Unlock()
+	if changed {
+		s.announce()
+		s.refresh()
+	}
+	s.fence.Beat(s.startedBoot + decision.At.Sub(s.started))
+	if changed || told {
+		s.d.store.changed()
+		s.d.cfg.Changed(netstate.Key{})
+	}
+}
+
+// changedRole notes a change of role.
+func (s *session) changedRole(change election.RoleChange) {
+	s.transition(Transition{Active: change.Active, Reason: string(change.Reason), At: time.Now(), Gap: change.Gap})
+}
+
+// transition notes a change of role.
+func (s *session) transition(t Transition) {
+	s.d.cfg.Metrics.role(fmt.Sprint(group), t.Active, t.Reason)
+	s.d.cfg.Log.Info("Changed role", "pool", s.name, "group", group, "active", t.Active, "reason", t.Reason, "gap", t.Gap)
+	s.mu.Lock()
+	s.last = &t
+	s.mu.Unlock()
+	s.d.cfg.Changed(netstate.Key{})
+	for _, key := range s.d.worker.Served() {
+		s.d.cfg.Changed(key)
+	}
+}
+
+// announce brings the announcer to what is decided and in the kernel.
+func (s *session) announce() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.announcer == nil {
+		return
+	}
+	var all []netip.Addr
+	for _, key := range s.d.worker.Announceable() {
+		if key.Addr.IsValid() {
+			all = append(all, key.Addr)
+		}
+	}
+	s.announcer.SetVIPs(all)
+	if !s.decision.Announce {
+		all = nil
+	}
+	s.announcer.SetActive(all)
+	if !slices.Equal(all, s.announced) {
+		s.announced = all
+		s.d.cfg.Changed(netstate.Key{})
+		for _, addr := range all {
+			s.d.cfg.Changed(netstate.Key{Addr: addr})
+		}
+	}
+}
+
+// answer lets the kernel answer for the VIPs while no other director could.
+// A crash gives no warning, so it does as soon as the director is alone.
+func (s *session) answer() {
+	s.mu.Lock()
+	link := ""
+	if s.decision.Announce && s.node.err == nil && !s.d.hasPeers() {
+		link = s.node.link.Name
+	}
+	s.mu.Unlock()
+	s.d.worker.Answer(link)
+	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), link != "")
+}

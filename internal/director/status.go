@@ -1,0 +1,272 @@
+package director
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/health"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+	"github.com/lvs-operator/lvs-operator/internal/plan"
+)
+
+// Status is what a director reports of itself.
+type Status struct {
+	// Pool is the DirectorPool that it serves, empty if none.
+	Pool string
+	// Link is the announcement interface, Address the node's own on it.
+	Link    kernel.Link
+	Address netip.Addr
+	Facts   kernel.Facts
+	// Err is why it cannot serve VIPs at all; nil if it can.
+	Err error
+	// Waiting is why it should not become active.
+	Waiting Waiting
+	// Announcing says that it is active, Since when, in which Epoch.
+	Announcing bool
+	Since      time.Time
+	Epoch      int64
+	// Programmed says that all that is to be served is in the kernel.
+	Programmed bool
+	// APIReachable says that the API server answers for the Lease.
+	APIReachable bool
+	// KernelAnswers says that the kernel answers for the VIPs, Alone that there
+	// is no peer.
+	KernelAnswers, Alone bool
+	// Conflict is the last claim by somebody else, nil if there was none since
+	// this director became active.
+	Conflict *announce.Claim
+	// Last is the last change between active and standby, nil if there was none.
+	Last *Transition
+	// VIPs, Services and Destinations in the kernel.
+	VIPs, Services, Destinations int
+}
+
+// Status returns how the director is.
+func (d *Director) Status() Status {
+	d.mu.Lock()
+	s := d.session
+	alone := len(d.peers) == 0
+	d.mu.Unlock()
+	status := Status{Alone: alone, Programmed: d.programmed(), Waiting: Waiting{WaitingForPool, "no DirectorPool selects the node"}}
+	status.VIPs, status.Services, status.Destinations, status.KernelAnswers = d.worker.Counts()
+	if s == nil {
+		return status
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	status.Pool = s.name
+	status.Link, status.Facts, status.Err = s.node.link, s.node.facts, s.node.err
+	status.Address = d.sourceOf(s.node.link, netip.Addr.Is4)
+	if !status.Address.IsValid() {
+		status.Address = d.sourceOf(s.node.link, netip.Addr.Is6)
+	}
+	status.Waiting, status.Announcing, status.Since = s.waiting, s.decision.Announce, s.since
+	status.Epoch, status.Last, status.Conflict = s.decision.Epoch, s.last, s.conflict
+	status.APIReachable = s.elector.APIReachable()
+	return status
+}
+
+// Counts returns how much the worker knows to be in the kernel, and whether
+// the kernel answers for the VIPs.
+func (w *Worker) Counts() (vips, services, destinations int, answering bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, e := range w.entries {
+		if len(e.outcome.State.Addresses) > 0 {
+			vips++
+		}
+		services += len(e.outcome.State.Services)
+		destinations += len(e.outcome.State.Destinations)
+		for address := range e.outcome.State.Addresses {
+			answering = answering || address.Link != netstate.DummyLink
+		}
+	}
+	return vips, services, destinations, answering
+}
+
+// Announcing lists the VIPs that this director announces now.
+func (d *Director) Announcing() []netip.Addr {
+	d.mu.Lock()
+	s := d.session
+	d.mu.Unlock()
+	if s == nil {
+		return nil
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Clone(s.announced)
+}
+
+// Outcome returns how the last pass over a key ended.
+func (d *Director) Outcome(key netstate.Key) (Outcome, bool) { return d.worker.Outcome(key) }
+
+// Report returns what is known of a probe.
+func (d *Director) Report(probe health.Probe) health.Report { return d.health.Report(probe) }
+
+// PoolName is the pool that the director is in, or empty.
+func (d *Director) PoolName() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pool == nil {
+		return ""
+	}
+	return d.pool.Name
+}
+
+// Alive says whether the kernel worker works. The API server has no part in
+// it: a director goes on without.
+func (d *Director) Alive() error {
+	if last := time.Since(d.worker.LastPass()); last > 3*auditInterval {
+		return fmt.Errorf("the kernel worker has not finished a pass for %s", last.Round(time.Second))
+	}
+	return nil
+}
+
+// programmed says whether all that is to be served is known and in the kernel.
+func (d *Director) programmed() bool {
+	return d.planned(d.PoolName()) && len(d.worker.Unready()) == 0
+}
+
+// Ready says whether the director could serve: what it is to serve is planned
+// (or restored), in the kernel, and its real servers have verdicts or had their
+// time. A director that belongs to no pool is ready: there is nothing to do.
+func (d *Director) Ready() error {
+	status := d.Status()
+	switch {
+	case status.Pool == "" && !d.belongs():
+		return nil
+	case status.Err != nil:
+		return status.Err
+	case status.Waiting.For != WaitingForNothing && status.Waiting.For != WaitingForPeer && !status.Announcing:
+		return errors.New(status.Waiting.Message)
+	default:
+		return nil
+	}
+}
+
+// belongs says whether the director has joined a pool.
+func (d *Director) belongs() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.pool != nil
+}
+
+// Local is what the plans of a director depend on of its node.
+type Local struct {
+	Pool, Interface string
+	// Source is the node's IPv4 address on the interface.
+	Source netip.Addr
+	// Own are the node's addresses, VIPs left out; Gateways its routes'.
+	Own, Gateways []netip.Addr
+}
+
+// Local returns what plans depend on of the node, as it is now. Pool is empty
+// until the announcement interface is known.
+func (d *Director) Local() Local {
+	d.mu.Lock()
+	s := d.session
+	d.mu.Unlock()
+	if s == nil {
+		return Local{}
+	}
+	s.mu.Lock()
+	node := s.node
+	s.mu.Unlock()
+	if !node.link.Exists() || node.facts.Release == "" {
+		return Local{}
+	}
+	local := Local{
+		Pool:      s.name,
+		Interface: node.link.Name,
+		Source:    d.sourceOf(node.link, netip.Addr.Is4),
+		Gateways:  node.facts.Gateways,
+	}
+	for _, prefix := range node.facts.Addresses {
+		if !d.isVIP(prefix.Addr()) {
+			local.Own = append(local.Own, prefix.Addr())
+		}
+	}
+	return local
+}
+
+// sourceOf returns the first address of a family on the link that is no VIP of
+// ours and of more than the link's scope.
+func (d *Director) sourceOf(link kernel.Link, family func(netip.Addr) bool) netip.Addr {
+	for _, prefix := range link.Addresses {
+		addr := prefix.Addr()
+		if family(addr) && !addr.IsLinkLocalUnicast() && !d.isVIP(addr) {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}
+
+// isVIP says whether the address is one that the director itself put on the
+// node.
+func (d *Director) isVIP(addr netip.Addr) bool {
+	_, known := d.worker.Outcome(netstate.Key{Addr: addr})
+	return known
+}
+
+// planned says whether the director knows what to serve in the pool: from the
+// API, or, when that did not answer, from the checkpoint.
+func (d *Director) planned(pool string) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.synced == pool
+}
+
+// hasPeers says whether another director of the pool could take over.
+func (d *Director) hasPeers() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return len(d.peers) > 0
+}
+
+// peerKernelAnswers names a peer whose kernel answers for the VIPs, if any.
+func (d *Director) peerKernelAnswers() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, peer := range d.peers {
+		if peer.KernelAnswers {
+			return peer.Node
+		}
+	}
+	return ""
+}
+
+// verdictsMissing says whether a real server that is not in the kernel already
+// has no verdict.
+func (d *Director) verdictsMissing() bool {
+	verdict := func(p health.Probe) health.Verdict { return d.health.Report(p).Verdict }
+	for _, desired := range d.worker.Plans() {
+		outcome, _ := d.worker.Outcome(desired.Key)
+		for key := range desired.State.Destinations {
+			_, there := outcome.State.Destinations[key]
+			if judged, _ := plan.Judge(desired.Checks[key], verdict); judged == health.Unknown && !there {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// found is told which VIPs are in the kernel: those that nobody knows are left
+// by an earlier process, and removed once it is certain that nobody wants them.
+func (d *Director) found(keys []netstate.Key) {
+	d.worker.Adopt(keys)
+	d.mu.Lock()
+	synced := d.pool != nil && d.synced == d.pool.Name && d.confirmed
+	d.mu.Unlock()
+	if !synced {
+		return
+	}
+	for _, key := range d.worker.keys(func(e *entry) bool { return e.phase == adopted }) {
+		d.removals.request(key)
+	}
+}

@@ -1,0 +1,475 @@
+package director
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"k8s.io/client-go/util/workqueue"
+
+	"github.com/lvs-operator/lvs-operator/internal/health"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+	"github.com/lvs-operator/lvs-operator/internal/plan"
+)
+
+// Kernel is the network namespace that a director programs.
+type Kernel interface {
+	// Keys lists the VIPs that the operator owns there.
+	Keys(context.Context) ([]netstate.Key, error)
+	// Observe reads what is owned of one key, and nothing else.
+	Observe(context.Context, netstate.Key) (netstate.Observation, error)
+	// Apply performs one operation. One that is already done is no error.
+	Apply(context.Context, netstate.Op) error
+}
+
+// Outcome is how the last pass over a key ended.
+type Outcome struct {
+	// Programmed says that the kernel holds what is wanted of the key.
+	Programmed bool
+	// Err is why not; nil before the first pass too.
+	Err error
+	// State is what the kernel held after the pass, Connections what it counted
+	// at its start.
+	State       netstate.State
+	Connections map[netstate.DestinationKey]netstate.Connections
+	// Draining are the destinations that are leaving, with when that began.
+	Draining map[netstate.DestinationKey]time.Time
+}
+
+// phase is where a key stands in its life on this director.
+type phase int
+
+const (
+	// adopted keys were found in the kernel; nothing is changed until a plan
+	// says what they should be.
+	adopted phase = iota
+	// served keys are kept as their plan says.
+	served
+	// leaving keys are announced no more; neighbours may still send, so
+	// services and address stay for a while.
+	leaving
+	// gone keys are removed from the kernel.
+	gone
+)
+
+// entry is what the worker knows of a key.
+type entry struct {
+	phase   phase
+	desired plan.Desired
+	// confirmed says that desired came from the API and not from a checkpoint.
+	confirmed bool
+	draining  map[netstate.DestinationKey]time.Time
+	outcome   Outcome
+	// ready says that the key was in the kernel at least once as it should be.
+	ready bool
+}
+
+// Worker brings the kernel to what is planned, one key at a time. It never
+// reads the API, so it goes on without it.
+type Worker struct {
+	kernel   Kernel
+	verdicts func(health.Probe) health.Verdict
+	changed  func(netstate.Key)
+	log      *slog.Logger
+	metrics  *Metrics
+	queue    workqueue.TypedRateLimitingInterface[netstate.Key]
+
+	mu      sync.Mutex
+	entries map[netstate.Key]*entry
+	// answering is the interface on which the kernel answers for every VIP, or
+	// empty.
+	answering string
+	// blocked is why nothing may be changed in the kernel; nil if it may.
+	blocked  error
+	lastPass time.Time
+}
+
+const (
+	// auditInterval bounds how long drift stays: an entry that somebody else
+	// deletes is back within it.
+	auditInterval = 30 * time.Second
+	// drainTimeout is how long a server that was removed from a VirtualServer
+	// keeps its connections (the API's drain.timeout has this default).
+	drainTimeout = 30 * time.Second
+	// lingerTime is how long the kernel serves a VIP that is announced no more:
+	// neighbours keep sending for up to about 40 s.
+	lingerTime = 60 * time.Second
+)
+
+// NewWorker returns a worker that programs kernel. Verdicts tells what is
+// known of a target; changed is called, without locks held, after each pass
+// that changed an outcome, and must not block.
+func NewWorker(kernel Kernel, verdicts func(health.Probe) health.Verdict, changed func(netstate.Key), metrics *Metrics, log *slog.Logger) *Worker {
+	return &Worker{
+		kernel:   kernel,
+		verdicts: verdicts,
+		changed:  changed,
+		log:      log,
+		metrics:  metrics,
+		queue: workqueue.NewTypedRateLimitingQueue(
+			workqueue.NewTypedItemExponentialFailureRateLimiter[netstate.Key](100*time.Millisecond, 10*time.Second)),
+		entries:  map[netstate.Key]*entry{},
+		lastPass: time.Now(),
+	}
+}
+
+// Run works until ctx ends. It leaves the kernel as it is.
+func (w *Worker) Run(ctx context.Context) {
+	stop := context.AfterFunc(ctx, w.queue.ShutDown)
+	defer stop()
+	go w.audit(ctx)
+	for {
+		key, shutdown := w.queue.Get()
+		if shutdown {
+			return
+		}
+		w.pass(ctx, key)
+		w.queue.Done(key)
+	}
+}
+
+// audit queues every key once in a while: what others changed behind our back
+// is repaired then.
+func (w *Worker) audit(ctx context.Context) {
+	ticker := time.NewTicker(auditInterval)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+			w.enqueueAll()
+			w.idle()
+		}
+	}
+}
+
+// idle counts as a pass when there is nothing to work on.
+func (w *Worker) idle() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if len(w.entries) == 0 {
+		w.lastPass = time.Now()
+	}
+}
+
+// Adopt takes note of keys that are in the kernel. Keys that are known already
+// stay as they are.
+func (w *Worker) Adopt(keys []netstate.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for _, key := range keys {
+		if w.entries[key] == nil {
+			w.entries[key] = &entry{phase: adopted}
+			w.queue.Add(key)
+		}
+	}
+}
+
+// Restore takes a plan from a checkpoint: weights follow health, but no
+// service is added or removed until the API confirms the plan.
+func (w *Worker) Restore(desired plan.Desired) {
+	w.set(desired, false)
+}
+
+// Program takes the plan of a key from the API.
+func (w *Worker) Program(desired plan.Desired) {
+	w.set(desired, true)
+}
+
+func (w *Worker) set(desired plan.Desired, confirmed bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.entries[desired.Key]
+	if e == nil {
+		e = &entry{}
+		w.entries[desired.Key] = e
+	}
+	if e.confirmed && !confirmed {
+		return
+	}
+	e.phase, e.desired, e.confirmed = served, desired, confirmed
+	w.queue.Add(desired.Key)
+}
+
+// Leave stops serving a key: from now on it is not to be announced, and when
+// neighbours have had time to forget it, it is removed from the kernel.
+func (w *Worker) Leave(key netstate.Key) {
+	w.mu.Lock()
+	e := w.entries[key]
+	if e == nil || e.phase == leaving || e.phase == gone {
+		w.mu.Unlock()
+		return
+	}
+	e.phase = leaving
+	w.mu.Unlock()
+	w.queue.Add(key)
+	time.AfterFunc(lingerTime, func() { w.remove(key) })
+	w.changed(key)
+}
+
+// remove ends the lingering of a key, unless it is served again.
+func (w *Worker) remove(key netstate.Key) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e := w.entries[key]; e != nil && e.phase == leaving {
+		e.phase = gone
+		w.queue.Add(key)
+	}
+}
+
+// Answer makes the kernel answer for every VIP on the interface, or, with an
+// empty name, no more.
+func (w *Worker) Answer(link string) {
+	w.mu.Lock()
+	same := w.answering == link
+	w.answering = link
+	w.mu.Unlock()
+	if !same {
+		w.enqueueAll()
+	}
+}
+
+// Block keeps the worker from changing the kernel for the reason given, or,
+// with nil, lets it. What is adopted is still read.
+func (w *Worker) Block(reason error) {
+	w.mu.Lock()
+	again := reason == nil && w.blocked != nil
+	w.blocked = reason
+	w.mu.Unlock()
+	if again {
+		w.enqueueAll()
+	}
+}
+
+// Forget drops every key, without touching the kernel, and returns them.
+func (w *Worker) Forget() []netstate.Key {
+	keys := w.keys(func(*entry) bool { return true })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	clear(w.entries)
+	return keys
+}
+
+// Enqueue has a key worked on: what its plan depends on besides the plan, such
+// as a verdict, has changed.
+func (w *Worker) Enqueue(key netstate.Key) {
+	w.queue.Add(key)
+}
+
+func (w *Worker) enqueueAll() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for key := range w.entries {
+		w.queue.Add(key)
+	}
+}
+
+// Outcome returns how the last pass over the key ended; false if the key is
+// unknown.
+func (w *Worker) Outcome(key netstate.Key) (Outcome, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.entries[key]
+	if e == nil {
+		return Outcome{}, false
+	}
+	return e.outcome, true
+}
+
+// Announceable lists, in order, the keys that may be announced: they are
+// served (or adopted, which is how a restarted director goes on) and were seen
+// in the kernel.
+func (w *Worker) Announceable() []netstate.Key {
+	return w.keys(func(e *entry) bool { return e.ready && (e.phase == served || e.phase == adopted) })
+}
+
+// Unready lists, in order, the keys whose plan never got into the kernel.
+func (w *Worker) Unready() []netstate.Key {
+	return w.keys(func(e *entry) bool {
+		return e.phase == served && !e.ready && (e.outcome.Err == nil || w.blocked != nil)
+	})
+}
+
+// Served lists, in order, the keys that are not on their way out.
+func (w *Worker) Served() []netstate.Key {
+	return w.keys(func(e *entry) bool { return e.phase == served || e.phase == adopted })
+}
+
+// Plans lists, in order of their keys, what is wanted of each served key.
+func (w *Worker) Plans() []plan.Desired {
+	keys := w.keys(func(e *entry) bool { return e.phase == served })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	plans := make([]plan.Desired, 0, len(keys))
+	for _, key := range keys {
+		if e := w.entries[key]; e != nil {
+			plans = append(plans, e.desired)
+		}
+	}
+	return plans
+}
+
+func (w *Worker) keys(match func(*entry) bool) []netstate.Key {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var keys []netstate.Key
+	for key, e := range w.entries {
+		if match(e) {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, netstate.Key.Compare)
+	return keys
+}
+
+// LastPass returns when the worker last finished a pass, which is how liveness
+// is judged: a worker that hangs in the kernel stops making passes.
+func (w *Worker) LastPass() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.lastPass
+}
+
+// pass works on one key and notes how it ended.
+func (w *Worker) pass(ctx context.Context, key netstate.Key) {
+	w.mu.Lock()
+	e := w.entries[key]
+	if e == nil {
+		w.mu.Unlock()
+		return
+	}
+	job := *e
+	answering, blocked := w.answering, w.blocked
+	w.mu.Unlock()
+
+	if blocked != nil && job.phase != adopted {
+		outcome := job.outcome
+		outcome.Programmed, outcome.Err = false, blocked
+		w.settle(key, job, outcome)
+		return
+	}
+	start := time.Now()
+	outcome, next := w.work(ctx, key, job, answering)
+	w.metrics.pass(time.Since(start), outcome.Err)
+	if ctx.Err() != nil {
+		return
+	}
+	w.settle(key, job, outcome)
+	switch {
+	case outcome.Err != nil:
+		w.log.Error("Programming a VIP", "vip", key, "error", outcome.Err)
+		w.queue.AddRateLimited(key)
+	case next > 0:
+		w.queue.Forget(key)
+		w.queue.AddAfter(key, next)
+	default:
+		w.queue.Forget(key)
+	}
+}
+
+// settle stores the outcome of a pass that worked from job.
+func (w *Worker) settle(key netstate.Key, job entry, outcome Outcome) {
+	w.mu.Lock()
+	w.lastPass = time.Now()
+	e := w.entries[key]
+	if e == nil {
+		w.mu.Unlock()
+		return
+	}
+	changed := outcome.differs(e.outcome)
+	e.outcome, e.draining = outcome, outcome.Draining
+	e.ready = e.ready || outcome.Programmed && len(outcome.State.Services) > 0
+	if e.phase == gone && job.phase == gone && outcome.Programmed {
+		delete(w.entries, key)
+		changed = true
+	}
+	w.mu.Unlock()
+	if changed {
+		w.changed(key)
+	}
+}
+
+// differs says whether the change from old is worth telling: connection counts
+// are not.
+func (o Outcome) differs(old Outcome) bool {
+	return o.Programmed != old.Programmed || fmt.Sprint(o.Err) != fmt.Sprint(old.Err) ||
+		!maps.Equal(o.State.Services, old.State.Services) ||
+		!maps.Equal(o.State.Destinations, old.State.Destinations) ||
+		!maps.Equal(o.State.Addresses, old.State.Addresses) ||
+		!maps.Equal(o.Draining, old.Draining)
+}
+
+// work observes, plans and applies. Next says when to look again although
+// nothing happened.
+func (w *Worker) work(ctx context.Context, key netstate.Key, job entry, answering string) (outcome Outcome, next time.Duration) {
+	have, err := w.kernel.Observe(ctx, key)
+	if err != nil {
+		return Outcome{Err: fmt.Errorf("reading what the kernel holds of %s: %w", key, err)}, 0
+	}
+	want, draining := w.want(job, have, answering)
+	outcome = Outcome{State: have.Clone(), Connections: have.Connections, Draining: draining}
+	for _, op := range netstate.Diff(have.State, want) {
+		if !job.permits(op) {
+			continue
+		}
+		err := w.kernel.Apply(ctx, op)
+		w.metrics.operation(op, err)
+		if err != nil {
+			outcome.Err = fmt.Errorf("%s: %w", op, err)
+			return outcome, 0
+		}
+		outcome.State.Perform(op)
+		w.log.Info("Changed the kernel", "vip", key, "operation", op.String())
+	}
+	outcome.Programmed = true
+	if len(draining) > 0 {
+		next = time.Second
+	}
+	return outcome, next
+}
+
+// permits says whether an operation may be done: a plan that the API has not
+// confirmed (it is from a checkpoint, and may be old) adds and removes no
+// service.
+func (e entry) permits(op netstate.Op) bool {
+	if e.phase != served || e.confirmed {
+		return true
+	}
+	_, service := op.(netstate.ServiceChange)
+	return !service
+}
+
+// want returns what the kernel is to hold of a key in its phase.
+func (w *Worker) want(job entry, have netstate.Observation, answering string) (netstate.State, map[netstate.DestinationKey]time.Time) {
+	switch job.phase {
+	case adopted:
+		return have.State, nil
+	case gone:
+		return netstate.New(), nil
+	case leaving:
+		if len(job.desired.State.Services) == 0 {
+			return withoutAnswers(have.State), nil
+		}
+	case served:
+	}
+	want, draining := plan.Want(job.desired, have, w.verdicts, job.draining, time.Now(), drainTimeout)
+	if answering != "" && job.phase == served {
+		for address := range job.desired.State.Addresses {
+			want.Addresses[netstate.AddressKey{Link: answering, Addr: address.Addr}] = netstate.Address{}
+		}
+	}
+	return want, draining
+}
+
+// withoutAnswers returns the state without the addresses by which the kernel
+// answers for a VIP.
+func withoutAnswers(s netstate.State) netstate.State {
+	s.Addresses = maps.Clone(s.Addresses)
+	maps.DeleteFunc(s.Addresses, func(k netstate.AddressKey, _ netstate.Address) bool { return k.Link != netstate.DummyLink })
+	return s
+}
