@@ -1,0 +1,22 @@
+{{/* The name of everything that belongs to the directors. */}}
+{{- define "lvs-operator.director" -}}
+{{- if contains .Chart.Name .Release.Name -}}
+{{- printf "%s-director" (.Release.Name | trunc 53 | trimSuffix "-") -}}
+{{- else -}}
+{{- printf "%s-%s-director" (.Release.Name | trunc 40 | trimSuffix "-") .Chart.Name -}}
+{{- end -}}
+{{- end }}
+
+{{/* Labels by which the directors' pods are found. They can't be changed. */}}
+{{- define "lvs-operator.selectorLabels" -}}
+app.kubernetes.io/name: lvs-operator
+app.kubernetes.io/component: director
+{{- end }}
+
+{{/* Labels of Helm's own, on every object. */}}
+{{- define "lvs-operator.helmLabels" -}}
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{- end }}

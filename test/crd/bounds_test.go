@@ -1,0 +1,146 @@
+//go:build envtest
+
+package crd
+
+import "strings"
+
+// bounds are what the schema itself says of numbers, names and choices.
+func bounds() []rule {
+	return append(numbers(), names()...)
+}
+
+func numbers() []rule {
+	var rules []rule
+	for _, number := range []struct{ at, patch, least, below, most, above string }{
+		{"VirtualServer.spec.ports[].port", `{spec: {ports: [{port: %s}]}}`, "1", "0", "65535", "65536"},
+		{"VirtualServer.spec.realServers[].weight", `{spec: {realServers: [{address: 10.0.0.1, weight: %s}]}}`, "0", "-1", "65535", "65536"},
+		{"VirtualServer.spec.persistence.ipv4PrefixLength", `{spec: {persistence: {ipv4PrefixLength: %s}}}`, "1", "0", "32", "33"},
+		{"VirtualServer.spec.persistence.ipv6PrefixLength", `{spec: {persistence: {ipv6PrefixLength: %s}}}`, "1", "0", "128", "129"},
+		{"VirtualServer.spec.healthChecks[].port", `{spec: {healthChecks: [{port: %s}]}}`, "1", "0", "65535", "65536"},
+		{"VirtualServer.spec.healthChecks[].failureThreshold", `{spec: {healthChecks: [{failureThreshold: %s}]}}`, "1", "0", "100", "101"},
+		{"VirtualServer.spec.healthChecks[].successThreshold", `{spec: {healthChecks: [{successThreshold: %s}]}}`, "1", "0", "100", "101"},
+	} {
+		rules = append(rules,
+			rule{
+				at: number.at, message: "should be greater than or equal to " + number.least,
+				accepts: patches(number.patch, number.least), refuses: patches(number.patch, number.below),
+			},
+			rule{
+				at: number.at, message: "should be less than or equal to " + number.most,
+				accepts: patches(number.patch, number.most), refuses: patches(number.patch, number.above),
+			},
+		)
+	}
+	return rules
+}
+
+func names() []rule {
+	label := []string{"a", "web-2", strings.Repeat("a", 63)}
+	notLabels := []string{"Web", "-web", "web-", "web_2", "web.2"}
+	rules := []rule{
+		{
+			at: "VirtualServer.spec.addresses", message: "should have at least 1 items",
+			accepts: []string{`{}`}, refuses: []string{`{spec: {addresses: []}}`},
+		},
+		{
+			at: "VirtualServer.spec.addresses", message: "Required value",
+			accepts: []string{`{}`}, refuses: []string{`{spec: {addresses: null}}`},
+		},
+		{
+			at: "VirtualServer.spec.ports", message: "should have at least 1 items",
+			accepts: []string{`{}`}, refuses: []string{`{spec: {ports: []}}`},
+		},
+		{
+			at: "VirtualServer.spec.ports[]", message: "Duplicate value",
+			accepts: []string{`{spec: {ports: [{port: 53}, {port: 53, protocol: UDP}]}}`},
+			refuses: []string{`{spec: {ports: [{port: 53}, {port: 53, protocol: TCP}]}}`},
+		},
+		{
+			at: "VirtualServer.spec.realServers", message: "Required value",
+			accepts: []string{`{spec: {realServers: []}}`}, refuses: []string{`{spec: {realServers: null}}`},
+		},
+		{
+			at: "VirtualServer.spec.realServers[]", message: "Duplicate value",
+			accepts: []string{`{spec: {realServers: [{address: 10.0.0.1}, {address: 10.0.0.2}]}}`},
+			refuses: []string{`{spec: {realServers: [{address: 10.0.0.1}, {address: 10.0.0.1}]}}`},
+		},
+		{
+			at: "VirtualServer.spec.healthChecks[]", message: "Duplicate value",
+			accepts: []string{`{spec: {healthChecks: [{name: a}, {}]}}`}, refuses: []string{`{spec: {healthChecks: [{}, {name: default}]}}`},
+		},
+		{
+			at: "VirtualServer.spec.scheduler", message: "supported values",
+			accepts: patches(`{spec: {scheduler: %s}}`, "rr", "wrr", "lc", "wlc", "lblc", "lblcr", "sh", "dh", "mh", "sed", "nq", "fo", "ovf", "twos"),
+			refuses: patches(`{spec: {scheduler: %s}}`, "roundrobin", "WRR", `""`),
+		},
+		{
+			at: "VirtualServer.spec.forwardingMethod", message: "supported values",
+			accepts: patches(`{spec: {forwardingMethod: %s}}`, "DR"), refuses: patches(`{spec: {forwardingMethod: %s}}`, "NAT", "TUN"),
+		},
+		{
+			at: "VirtualServer.spec.ports[].protocol", message: "supported values",
+			accepts: patches(`{spec: {ports: [{port: 80, protocol: %s}]}}`, "TCP", "UDP", "SCTP"),
+			refuses: patches(`{spec: {ports: [{port: 80, protocol: %s}]}}`, "tcp", "ICMP"),
+		},
+		{
+			at: "VirtualServer.spec.realServers[].state", message: "supported values",
+			accepts: patches(`{spec: {realServers: [{address: 10.0.0.1, state: %s}]}}`, "Enabled", "Drained", "Disabled"),
+			refuses: patches(`{spec: {realServers: [{address: 10.0.0.1, state: %s}]}}`, "Up"),
+		},
+		{
+			at: "VirtualServer.spec.healthChecks[].type", message: "supported values",
+			accepts: patches(check, "type: TCP"), refuses: patches(check, "type: HTTP"),
+		},
+		{
+			at: "VirtualServer.spec.healthChecks[].initialState", message: "supported values",
+			accepts: patches(check, "initialState: Up", "initialState: Down"), refuses: patches(check, "initialState: Unknown"),
+		},
+		{
+			at: "DirectorPool.spec.guard", message: "supported values",
+			accepts: patches(`{spec: {guard: %s}}`, "Enabled", "Disabled"), refuses: patches(`{spec: {guard: %s}}`, `"On"`),
+		},
+		{
+			at: "DirectorPool.spec.nodeSelector", message: "Required value",
+			accepts: []string{`{}`}, refuses: []string{`{spec: {nodeSelector: null}}`},
+		},
+		{
+			at: "DirectorPool.spec.interface.name", message: "should match",
+			accepts: patches(networkIface, "eth0"), refuses: patches(networkIface, "eth0:1", "../eth0", "eth 0", "."),
+		},
+		{
+			at: "DirectorPool.spec.interface.name", message: "may not be more than 15",
+			accepts: patches(networkIface, "abcdefghijklmno"), refuses: patches(networkIface, "abcdefghijklmnop"),
+		},
+	}
+	for at, format := range map[string]string{
+		"VirtualServer.spec.directorPoolName":    `{spec: {directorPoolName: %s}}`,
+		"VirtualServer.spec.ports[].name":        `{spec: {ports: [{port: 80, name: %s}]}}`,
+		"VirtualServer.spec.healthChecks[].name": `{spec: {healthChecks: [{name: %s}]}}`,
+	} {
+		rules = append(rules, rule{at: at, message: "should match", accepts: patches(format, label...), refuses: patches(format, notLabels...)})
+	}
+	return append(rules, durations()...)
+}
+
+// durations keeps out every text that the API server could take for a
+// duration and Go could not: an object with one could be stored and then
+// nobody's watch could read its kind any more.
+func durations() []rule {
+	strange := []string{"1", "1d", "1 s", "1 second", "PT1S", "-5s", "+5s", ".5s", "1.s", "1e3s", "5S", "1us", "1ns", "∞", ""}
+	var rules []rule
+	for at, format := range map[string]string{
+		"VirtualServer.spec.persistence.timeout":          persistence,
+		"VirtualServer.spec.healthChecks[].interval":      `{spec: {healthChecks: [{interval: "%s"}]}}`,
+		"VirtualServer.spec.healthChecks[].timeout":       `{spec: {healthChecks: [{timeout: "%s"}]}}`,
+		"VirtualServer.spec.healthChecks[].retryInterval": `{spec: {healthChecks: [{retryInterval: "%s"}]}}`,
+		"DirectorPool.spec.announcement.refreshInterval":  `{spec: {announcement: {refreshInterval: "%s"}}}`,
+		"DirectorPool.spec.ipvs.tcpTimeout":               `{spec: {ipvs: {tcpTimeout: "%s"}}}`,
+		"DirectorPool.spec.ipvs.tcpFinTimeout":            `{spec: {ipvs: {tcpFinTimeout: "%s"}}}`,
+		"DirectorPool.spec.ipvs.udpTimeout":               `{spec: {ipvs: {udpTimeout: "%s"}}}`,
+	} {
+		rules = append(rules, rule{at: at, message: "should match", accepts: patches(format, "5s", "1m"), refuses: patches(format, strange...)})
+		// Longer than Go's durations reach: about 292 years.
+		rules = append(rules, rule{at: at, message: "", accepts: patches(format, "5s"), refuses: patches(format, "999999999h")})
+	}
+	return rules
+}

@@ -1,0 +1,108 @@
+//go:build envtest
+
+package crd
+
+import (
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+)
+
+func TestDefaultsOfVirtualServer(t *testing.T) {
+	weight := int32(1)
+	want := v1alpha1.VirtualServerSpec{
+		DirectorPoolName: "default",
+		Addresses:        []v1alpha1.IPAddress{"192.168.11.200"},
+		Ports:            []v1alpha1.Port{{Port: 80, Protocol: v1alpha1.ProtocolTCP}},
+		Scheduler:        v1alpha1.SchedulerWeightedLeastConnection,
+		ForwardingMethod: v1alpha1.ForwardingMethodDR,
+		Persistence:      &v1alpha1.Persistence{Timeout: metav1.Duration{Duration: 5 * time.Minute}, IPv4PrefixLength: 32, IPv6PrefixLength: 128},
+		RealServers:      []v1alpha1.RealServer{{Address: "192.168.11.135", Weight: &weight, State: v1alpha1.RealServerEnabled}},
+		HealthChecks: []v1alpha1.HealthCheck{{
+			Name:             "default",
+			Type:             v1alpha1.HealthCheckTCP,
+			Interval:         metav1.Duration{Duration: 2 * time.Second},
+			Timeout:          metav1.Duration{Duration: time.Second},
+			FailureThreshold: 3,
+			SuccessThreshold: 2,
+			RetryInterval:    metav1.Duration{Duration: time.Second},
+			InitialState:     v1alpha1.InitialStateDown,
+		}},
+	}
+
+	var got v1alpha1.VirtualServer
+	admit(t, object(t, "VirtualServer", `{spec: {persistence: {}, healthChecks: [{}]}}`), &got)
+	if diff := cmp.Diff(want, got.Spec); diff != "" {
+		t.Errorf("spec differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestDefaultsAreNotMadeOfNothing shows that what changes behaviour when it is
+// left out is not filled in.
+func TestDefaultsAreNotMadeOfNothing(t *testing.T) {
+	var got v1alpha1.VirtualServer
+	admit(t, object(t, "VirtualServer", `{spec: {realServers: []}}`), &got)
+	if got.Spec.Persistence != nil || got.Spec.HealthChecks != nil || got.Spec.RealServers == nil {
+		t.Errorf("got %+v, want no persistence, no checks and an empty list of real servers", got.Spec)
+	}
+}
+
+func TestDefaultsOfDirectorPool(t *testing.T) {
+	want := v1alpha1.DirectorPoolSpec{
+		Allow:        []v1alpha1.AllowRule{{Addresses: []v1alpha1.AddressRange{"192.168.11.200"}}},
+		Announcement: v1alpha1.Announcement{RefreshInterval: metav1.Duration{Duration: time.Minute}},
+		IPVS: v1alpha1.IPVSSettings{
+			TCPTimeout:    metav1.Duration{Duration: 15 * time.Minute},
+			TCPFinTimeout: metav1.Duration{Duration: 2 * time.Minute},
+			UDPTimeout:    metav1.Duration{Duration: 5 * time.Minute},
+		},
+		Guard: v1alpha1.GuardEnabled,
+	}
+
+	var got v1alpha1.DirectorPool
+	admit(t, object(t, "DirectorPool", `{spec: {allow: [{addresses: [192.168.11.200]}]}}`), &got)
+	if diff := cmp.Diff(want, got.Spec); diff != "" {
+		t.Errorf("spec differs (-want +got):\n%s", diff)
+	}
+}
+
+// TestGoZerosAreDefaulted shows that an object made in Go, whose durations
+// are zero because nobody set them, gets the defaults too.
+func TestGoZerosAreDefaulted(t *testing.T) {
+	made := &v1alpha1.VirtualServer{
+		ObjectMeta: metav1.ObjectMeta{Name: "zeros", Namespace: "default"},
+		Spec: v1alpha1.VirtualServerSpec{
+			Addresses:    []v1alpha1.IPAddress{"192.168.11.200"},
+			Ports:        []v1alpha1.Port{{Port: 80}},
+			RealServers:  []v1alpha1.RealServer{{Address: "192.168.11.135"}},
+			HealthChecks: []v1alpha1.HealthCheck{{}},
+		},
+	}
+	if err := server.client.Create(t.Context(), made, client.DryRunAll); err != nil {
+		t.Fatal(err)
+	}
+	if got := made.Spec.HealthChecks[0].Interval.Duration; got != 2*time.Second {
+		t.Errorf("interval %s, want 2s", got)
+	}
+	if got := made.Spec.RealServers[0].Weight; got == nil || *got != 1 {
+		t.Errorf("weight %v, want 1", got)
+	}
+}
+
+// admit sends an object through a dry run and reads what became of it.
+func admit(t *testing.T, object *unstructured.Unstructured, into any) {
+	t.Helper()
+	if err := server.client.Create(t.Context(), object, client.DryRunAll); err != nil {
+		t.Fatal(err)
+	}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, into); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,100 @@
+package crd
+
+import (
+	"encoding/json"
+	"math/rand"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
+	"k8s.io/apimachinery/pkg/api/apitesting/roundtrip"
+	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/serializer"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+)
+
+// TestRoundTrip writes and reads random objects of every kind as JSON, as
+// unstructured objects and by deep copy: what comes back is what went in.
+func TestRoundTrip(t *testing.T) {
+	scheme := runtime.NewScheme()
+	if err := v1alpha1.AddToScheme(scheme); err != nil {
+		t.Fatal(err)
+	}
+	codecs := serializer.NewCodecFactory(scheme)
+	filler := fuzzer.FuzzerFor(metafuzzer.Funcs, rand.NewSource(1), codecs)
+	roundtrip.RoundTripExternalTypesWithoutProtobuf(t, scheme, codecs, filler, nil)
+}
+
+// FuzzReadVirtualServer feeds bytes to the types: whatever can be read is
+// written in a form that reads as the same.
+func FuzzReadVirtualServer(f *testing.F) {
+	f.Add([]byte(`{}`))
+	f.Add([]byte(`{"spec":{"addresses":["192.168.11.200"],"ports":[{"port":80}],"realServers":[{"address":"192.168.11.135","weight":0}]}}`))
+	f.Add([]byte(`{"spec":{"realServers":[],"healthChecks":[{"interval":"1.5s","timeout":"0s"}],"persistence":{}}}`))
+	f.Add([]byte(`{"status":{"addresses":[{"address":"a"}],"realServers":[{"since":"2026-01-02T03:04:05Z"}],"display":{}}}`))
+	f.Fuzz(func(t *testing.T, text []byte) {
+		var first, second v1alpha1.VirtualServer
+		if json.Unmarshal(text, &first) != nil {
+			return
+		}
+		written, err := json.Marshal(&first)
+		if err != nil {
+			t.Fatalf("%+v can't be written: %v", first, err)
+		}
+		if err := json.Unmarshal(written, &second); err != nil {
+			t.Fatalf("%s can't be read back: %v", written, err)
+		}
+		again, err := json.Marshal(&second)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(string(written), string(again)); diff != "" {
+			t.Errorf("written twice, not the same:\n%s", diff)
+		}
+	})
+}
+
+// TestZeroFieldsAreLeftOut pins what a server-side apply from Go sends: the
+// fields that are set, and no others, so that a director owns what it means to.
+func TestZeroFieldsAreLeftOut(t *testing.T) {
+	cases := map[string]struct {
+		object any
+		want   string
+	}{
+		"a status of one address": {
+			object: &v1alpha1.VirtualServer{Status: v1alpha1.VirtualServerStatus{
+				Addresses: []v1alpha1.AddressStatus{{Address: "192.0.2.1", Director: "node-a"}},
+			}},
+			want: `{"status":{"addresses":[{"address":"192.0.2.1","group":0,"director":"node-a"}]}}`,
+		},
+		"a check whose durations are the defaults": {
+			object: v1alpha1.HealthCheck{Name: "web"},
+			want:   `{"name":"web"}`,
+		},
+		"a real server of weight 0 keeps it": {
+			object: v1alpha1.RealServer{Address: "192.0.2.2", Weight: new(int32)},
+			want:   `{"address":"192.0.2.2","port":0,"weight":0}`,
+		},
+		"no real servers are an empty list": {
+			object: v1alpha1.VirtualServerSpec{RealServers: []v1alpha1.RealServer{}},
+			want:   `{"realServers":[]}`,
+		},
+		"a pool that takes the defaults": {
+			object: v1alpha1.DirectorPoolSpec{},
+			want:   `{"nodeSelector":{}}`,
+		},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			got, err := json.Marshal(tc.object)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(tc.want, string(got)); diff != "" {
+				t.Errorf("JSON differs (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
