@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 )
@@ -207,7 +208,8 @@ func TestNamesFollowTheRelease(t *testing.T) {
 		if object.GetName() != "edge-lvs-operator-director" {
 			t.Errorf("%s: want the name edge-lvs-operator-director", key)
 		}
-		if strings.HasPrefix(object.GetKind(), "Cluster") != (object.GetNamespace() == "") {
+		isGlobal := strings.HasPrefix(object.GetKind(), "Cluster") || object.GetKind() == "FlowSchema"
+		if isGlobal != (object.GetNamespace() == "") {
 			t.Errorf("%s is in namespace %q", key, object.GetNamespace())
 		}
 	}
@@ -226,5 +228,18 @@ func TestArgumentsAreFlagsOfTheDirector(t *testing.T) {
 		if !strings.Contains(source.String(), fmt.Sprintf(", %q, ", name)) {
 			t.Errorf("cmd/director has no flag for %s", argument)
 		}
+	}
+}
+
+// TestLeasesHavePriority shows that the FlowSchema is about the Leases of these
+// very directors.
+func TestLeasesHavePriority(t *testing.T) {
+	schema := typed[flowcontrolv1.FlowSchema](t, kustomize(t, "config/default"), "FlowSchema/lvs-operator-director").Spec
+	account := schema.Rules[0].Subjects[0].ServiceAccount
+	if schema.PriorityLevelConfiguration.Name != "leader-election" || account.Name != "lvs-operator-director" || account.Namespace != namespace {
+		t.Errorf("got %+v, want the directors of %s on leader-election", schema, namespace)
+	}
+	if got := schema.Rules[0].ResourceRules[0].Namespaces; len(got) != 1 || got[0] != namespace {
+		t.Errorf("it is about Leases in %q, want %s", got, namespace)
 	}
 }
