@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"slices"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	directorcontroller "github.com/lvs-operator/lvs-operator/controllers/director"
@@ -29,6 +28,12 @@ func (m member) Leave(ctx context.Context) error { return m.c.director.Leave(ctx
 
 // PoolName implements directorcontroller.Member.
 func (m member) PoolName() string { return m.c.director.PoolName() }
+
+// Marked implements directorcontroller.Member.
+func (m member) Marked() bool { return m.c.director.Marked() }
+
+// Decided implements directorcontroller.Reported.
+func (m member) Decided() bool { return m.c.director.Decided() }
 
 // SetPeers implements directorcontroller.Befriended.
 func (m member) SetPeers(peers []directorcontroller.Peer) {
@@ -70,13 +75,13 @@ type programmer struct{ c *cluster }
 // Program implements virtualserver.Programmer.
 func (p programmer) Program(desired plan.Desired) {
 	p.c.director.Program(desired)
-	p.c.noteChange(desired.Key)
+	p.c.changed.add(desired.Key)
 }
 
 // Remove implements virtualserver.Programmer.
 func (p programmer) Remove(key netstate.Key) {
 	p.c.director.Remove(key)
-	p.c.noteChange(key)
+	p.c.changed.add(key)
 }
 
 // Served implements virtualserver.Programmer.
@@ -86,7 +91,12 @@ func (p programmer) Served() []netstate.Key { return p.c.director.Served() }
 func (p programmer) Synced(pool string) { p.c.director.Synced(pool) }
 
 // Active implements virtualserver.Observed.
-func (p programmer) Active() bool { return p.c.director.Status().Announcing }
+func (p programmer) Active() bool { return p.c.director.Active() }
+
+// Plan implements virtualserver.Observed.
+func (p programmer) Plan(addr netip.Addr) (plan.Desired, bool) {
+	return p.c.director.Plan(netstate.Key{Addr: addr})
+}
 
 // Report implements virtualserver.Observed.
 func (p programmer) Report(probe health.Probe) health.Report { return p.c.director.Report(probe) }
@@ -97,7 +107,7 @@ func (p programmer) Address(addr netip.Addr) conditions.Address {
 	address := conditions.Address{
 		Programmed: outcome.Programmed, Failure: failureOf(outcome.Err), State: outcome.State, Draining: outcome.Draining,
 	}
-	if slices.Contains(p.c.director.Announcing(), addr) {
+	if p.c.director.Announces(addr) {
 		address.Director = p.c.options.node
 	}
 	return address

@@ -2,13 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"sync/atomic"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -47,9 +50,10 @@ type cluster struct {
 	// apiServer are addresses of the API server, as far as they are known.
 	apiServer []netip.Addr
 	// changed wakes the status writers, siteChanged the planner.
-	changed     chan netstate.Key
+	changed     *news
 	siteChanged chan struct{}
-	planner     *virtualserver.Planner
+	// planner is that of the manager that runs, or ran last.
+	planner atomic.Pointer[virtualserver.Planner]
 }
 
 func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error) {
@@ -59,7 +63,7 @@ func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error)
 	}
 	c := &cluster{
 		options: o, config: restConfig, scheme: runtime.NewScheme(), log: log,
-		changed:     make(chan netstate.Key, 4096),
+		changed:     newNews(),
 		siteChanged: make(chan struct{}, 1),
 	}
 	if err := clientgoscheme.AddToScheme(c.scheme); err != nil {
@@ -76,7 +80,6 @@ func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error)
 		return nil, fmt.Errorf("making a client for Leases: %w", err)
 	}
 	c.apiServer = addressesOf(restConfig.Host, o.apiServer)
-	c.planner = &virtualserver.Planner{Live: c.live, Director: programmer{c}}
 	c.director = director.New(director.Config{
 		Node:        o.node,
 		Instance:    o.podUID,
@@ -85,8 +88,8 @@ func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error)
 		Neighbors:   func(link string) announce.Neighbors { return neighbors{k, link} },
 		Leases:      leases,
 		StateDir:    o.stateDir,
-		Wanted:      c.planner.Confirm,
-		Changed:     c.noteChange,
+		Wanted:      c.wanted,
+		Changed:     c.changed.add,
 		SiteChanged: c.noteSite,
 		IPVSTakenOK: o.ipvsTakenOK,
 		Metrics:     director.NewMetrics(metrics.Registry),
@@ -215,7 +218,7 @@ func (c *cluster) setup(ctx context.Context, mgr ctrl.Manager) error {
 	})); err != nil {
 		return fmt.Errorf("adding the events of the director: %w", err)
 	}
-	c.planner.Reader, c.planner.SiteChanged = mgr.GetClient(), sites
+	planner := &virtualserver.Planner{Reader: mgr.GetClient(), Live: c.live, Director: programmer{c}, SiteChanged: sites}
 	recorder := mgr.GetEventRecorder("lvs-director")
 	setups := []interface{ SetupWithManager(manager.Manager) error }{
 		&directorcontroller.Membership{
@@ -227,7 +230,7 @@ func (c *cluster) setup(ctx context.Context, mgr ctrl.Manager) error {
 		&directorcontroller.Reporter{
 			Client: mgr.GetClient(), Node: c.options.node, Director: member{c}, Changed: own, Events: recorder, Now: time.Now,
 		},
-		c.planner,
+		planner,
 		&virtualserver.Reporter{
 			Client: mgr.GetClient(), Director: programmer{c}, Changed: servers, Events: recorder, Now: time.Now,
 		},
@@ -237,45 +240,50 @@ func (c *cluster) setup(ctx context.Context, mgr ctrl.Manager) error {
 			return fmt.Errorf("adding a controller: %w", err)
 		}
 	}
+	c.planner.Store(planner)
 	return nil
+}
+
+// wanted asks which keys are to be served.
+func (c *cluster) wanted(ctx context.Context) (map[netstate.Key]struct{}, error) {
+	planner := c.planner.Load()
+	if planner == nil {
+		return nil, errors.New("nothing has been planned yet")
+	}
+	return planner.Confirm(ctx)
 }
 
 // forward hands the director's news to the controllers.
 func (c *cluster) forward(ctx context.Context, sites, servers, own chan<- event.TypedGenericEvent[netstate.Key]) {
 	wasActive := false
+	tell := func(to chan<- event.TypedGenericEvent[netstate.Key], key netstate.Key) {
+		select {
+		case <-ctx.Done():
+		case to <- event.TypedGenericEvent[netstate.Key]{Object: key}:
+		}
+	}
 	for {
-		var to chan<- event.TypedGenericEvent[netstate.Key]
-		var key netstate.Key
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.siteChanged:
-			to = sites
-		case key = <-c.changed:
-			to = servers
+			tell(sites, netstate.Key{})
+		case <-c.changed.wake:
+			key, any := c.changed.take()
+			if !any {
+				continue
+			}
 			if key == (netstate.Key{}) {
-				to = own
+				tell(own, key)
+			} else {
+				tell(servers, key)
 			}
-			if active := c.director.Status().Announcing; active != wasActive {
+			if active := c.director.Active(); active != wasActive {
 				// What only the active director reports is to be looked at anew.
-				wasActive, key, to = active, netstate.Key{}, servers
-				c.noteChange(netstate.Key{})
+				wasActive = active
+				tell(servers, netstate.Key{})
 			}
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case to <- event.TypedGenericEvent[netstate.Key]{Object: key}:
-		}
-	}
-}
-
-// noteChange never blocks: what is dropped here is found by the controllers'
-// periodic look.
-func (c *cluster) noteChange(key netstate.Key) {
-	select {
-	case c.changed <- key:
-	default:
 	}
 }
 
@@ -298,5 +306,12 @@ func (c *cluster) leaveForGood(ctx context.Context) error {
 	c.log.Info("No DirectorPool selects this node any more; cleaning it up")
 	cleaning, done := context.WithTimeout(ctx, cleanupPatience)
 	defer done()
-	return c.director.Cleanup(cleaning)
+	if err := c.director.Cleanup(cleaning); err != nil {
+		return err
+	}
+	own := &v1alpha1.Director{ObjectMeta: metav1.ObjectMeta{Name: c.options.node}}
+	if err := c.live.Delete(cleaning, own); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting Director %s: %w", own.Name, err)
+	}
+	return nil
 }

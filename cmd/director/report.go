@@ -2,6 +2,7 @@ package main
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -29,6 +30,7 @@ func outcomeOf(s director.Status) conditions.DirectorOutcome {
 		Programmed: s.Programmed,
 		Failure:    failureOf(s.Err),
 		Waiting:    waitingOf(s.Waiting),
+		Lacking:    lackingOf(s.Failures),
 		IPVS:       ipvsOf(s),
 		API:        conditions.APIUnreachable,
 		Answering:  answeringOf(s),
@@ -50,6 +52,17 @@ func outcomeOf(s director.Status) conditions.DirectorOutcome {
 	}
 	outcome.LastTransition = transitionOf(s.Last)
 	return outcome
+}
+
+// lackingOf names the first thing that the kernel's IPVS lacks.
+func lackingOf(failures []director.Failure) conditions.Failure {
+	for _, failure := range failures {
+		if named := failureOf(failure.Err); named.Reason == v1alpha1.ReasonSchedulerUnavailable {
+			named.Message = fmt.Sprintf("%s: %s", failure.Key, named.Message)
+			return named
+		}
+	}
+	return conditions.Failure{}
 }
 
 // waitingOf names what keeps a director from becoming active.
@@ -111,7 +124,7 @@ func timeOf(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Sec
 func failureOf(err error) conditions.Failure {
 	var scheduler kernel.SchedulerUnavailable
 	switch {
-	case err == nil, errors.Is(err, director.ErrPending):
+	case err == nil, errors.Is(err, director.ErrPending), errors.Is(err, director.ErrUnconfirmed):
 		return conditions.Failure{}
 	case errors.Is(err, kernel.ErrNoIPVS):
 		return conditions.Failure{Reason: v1alpha1.ReasonIPVSUnavailable, Message: "the kernel has no IPVS (module ip_vs)"}

@@ -75,6 +75,9 @@ func cleanup(ctx context.Context, o options, stdout io.Writer) error {
 	if err := client.Restore(ctx); err != nil {
 		return fmt.Errorf("cleaning the node up: %w", err)
 	}
+	if err := director.RemoveCheckpoints(o.stateDir); err != nil {
+		return err
+	}
 	fmt.Fprintln(stdout, "The node is as it was found.")
 	return nil
 }

@@ -33,10 +33,13 @@ const missingPoolGrace = 30 * time.Second
 type Member interface {
 	// Join makes the director serve the pool, with these settings from now on.
 	Join(v1alpha1.DirectorPool)
-	// Leave makes it stop serving and clean up its node.
+	// Leave makes it stop serving and clean up its node. After an error it is to
+	// be called again.
 	Leave(ctx context.Context) error
 	// PoolName is the pool that it is in, or empty.
 	PoolName() string
+	// Marked says that there is something to clean up on its node.
+	Marked() bool
 }
 
 // Membership has a director join the pool whose nodeSelector matches its node:
@@ -75,9 +78,6 @@ func (m *Membership) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 		return reconcile.Result{}, err
 	}
 	current := m.Member.PoolName()
-	if pool == nil && current == "" {
-		return reconcile.Result{}, nil
-	}
 	if pool == nil {
 		return m.leave(ctx, current)
 	}
@@ -92,14 +92,15 @@ func (m *Membership) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 }
 
 // leave leaves the pool: at once if it no longer selects the node, after a
-// while if one of the two is gone, which may be a mistake.
+// while if one of the two is gone, which may be a mistake. What an earlier
+// process left of a pool whose name nobody knows any more stays for that while
+// too.
 func (m *Membership) leave(ctx context.Context, current string) (reconcile.Result, error) {
-	poolErr := m.Reader.Get(ctx, types.NamespacedName{Name: current}, &v1alpha1.DirectorPool{})
-	nodeErr := m.Reader.Get(ctx, types.NamespacedName{Name: m.Node}, &corev1.Node{})
-	if err := errors.Join(client.IgnoreNotFound(poolErr), client.IgnoreNotFound(nodeErr)); err != nil {
-		return reconcile.Result{}, fmt.Errorf("reading DirectorPool %s and node %s: %w", current, m.Node, err)
+	missing, err := m.missing(ctx, current)
+	if err != nil {
+		return reconcile.Result{}, err
 	}
-	if poolErr != nil || nodeErr != nil {
+	if missing && m.Member.Marked() {
 		if m.missingSince.IsZero() {
 			m.missingSince = m.Now()
 		}
@@ -107,11 +108,24 @@ func (m *Membership) leave(ctx context.Context, current string) (reconcile.Resul
 			return reconcile.Result{RequeueAfter: left}, nil
 		}
 	}
-	m.missingSince = time.Time{}
 	if err := m.Member.Leave(ctx); err != nil {
-		return reconcile.Result{}, fmt.Errorf("leaving pool %s: %w", current, err)
+		return reconcile.Result{}, fmt.Errorf("leaving pool %q: %w", current, err)
 	}
+	m.missingSince = time.Time{}
 	return reconcile.Result{}, nil
+}
+
+// missing says whether the pool or the node is gone, or no pool is known.
+func (m *Membership) missing(ctx context.Context, current string) (bool, error) {
+	if current == "" {
+		return true, nil
+	}
+	poolErr := m.Reader.Get(ctx, types.NamespacedName{Name: current}, &v1alpha1.DirectorPool{})
+	nodeErr := m.Reader.Get(ctx, types.NamespacedName{Name: m.Node}, &corev1.Node{})
+	if err := errors.Join(client.IgnoreNotFound(poolErr), client.IgnoreNotFound(nodeErr)); err != nil {
+		return false, fmt.Errorf("reading DirectorPool %s and node %s: %w", current, m.Node, err)
+	}
+	return poolErr != nil || nodeErr != nil, nil
 }
 
 // PoolOf returns the DirectorPool that the node belongs to, or nil. A node that

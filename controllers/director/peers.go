@@ -1,9 +1,12 @@
 package director
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/netip"
+	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -35,7 +38,9 @@ type Peer struct {
 
 // Befriended is told of its peers.
 type Befriended interface {
+	// PoolName is the pool that it is in, or empty.
 	PoolName() string
+	// SetPeers tells all peers, in order of their nodes.
 	SetPeers([]Peer)
 }
 
@@ -63,6 +68,10 @@ func (p *Peers) SetupWithManager(mgr manager.Manager) error {
 // Reconcile looks for peers.
 func (p *Peers) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	pool := p.Director.PoolName()
+	if pool == "" {
+		// Nobody has peers yet, and that is not to be taken for being alone.
+		return reconcile.Result{RequeueAfter: time.Second}, nil
+	}
 	var directors v1alpha1.DirectorList
 	if err := p.Reader.List(ctx, &directors); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing Directors: %w", err)
@@ -74,7 +83,7 @@ func (p *Peers) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 	var peers []Peer
 	for i := range directors.Items {
 		director := &directors.Items[i]
-		if pool == "" || director.Spec.DirectorPoolName != pool || director.Name == p.Node {
+		if director.Spec.DirectorPoolName != pool || director.Name == p.Node {
 			continue
 		}
 		live, err := p.live(ctx, director, pods.Items)
@@ -85,6 +94,7 @@ func (p *Peers) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 			peers = append(peers, peerOf(director))
 		}
 	}
+	slices.SortFunc(peers, func(a, b Peer) int { return cmp.Compare(a.Node, b.Node) })
 	p.Director.SetPeers(peers)
 	return reconcile.Result{}, nil
 }

@@ -34,7 +34,10 @@ const (
 
 // Reported is the director that is reported.
 type Reported interface {
+	// PoolName is the pool that it is in, or empty.
 	PoolName() string
+	// Decided says that it is known which pool that is, or that it is none.
+	Decided() bool
 	// Outcome returns how the director finds itself, but for the object and the
 	// time.
 	Outcome() conditions.DirectorOutcome
@@ -69,6 +72,10 @@ func (r *Reporter) SetupWithManager(mgr manager.Manager) error {
 
 // Reconcile makes the object say what is.
 func (r *Reporter) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
+	if !r.Director.Decided() {
+		// The object of an earlier process stays: peers go by it.
+		return reconcile.Result{RequeueAfter: reportEvery}, nil
+	}
 	pool := r.Director.PoolName()
 	var director v1alpha1.Director
 	err := r.Client.Get(ctx, types.NamespacedName{Name: r.Node}, &director)

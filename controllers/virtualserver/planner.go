@@ -2,12 +2,15 @@ package virtualserver
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -56,7 +59,8 @@ func (p *Planner) SetupWithManager(mgr manager.Manager) error {
 	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.VirtualServer{}, AddressIndex, indexAddresses); err != nil {
 		return fmt.Errorf("indexing VirtualServers by address: %w", err)
 	}
-	everything := handler.TypedEnqueueRequestsFromMapFunc(func(ctx context.Context, _ client.Object) []netstate.Key { return p.all(ctx) })
+	// The turn of the key of no VIP is that of all, and is repeated if it fails.
+	everything := handler.TypedEnqueueRequestsFromMapFunc(func(context.Context, client.Object) []netstate.Key { return []netstate.Key{synced} })
 	return builder.TypedControllerManagedBy[netstate.Key](mgr).
 		Named("plan").
 		WithOptions(controller.TypedOptions[netstate.Key]{MaxConcurrentReconciles: 1}).
@@ -68,19 +72,20 @@ func (p *Planner) SetupWithManager(mgr manager.Manager) error {
 		Watches(&corev1.Node{}, everything, builder.WithPredicates(addressesChanged())).
 		Watches(&v1alpha1.Director{}, everything, builder.WithPredicates(directorMoved())).
 		WatchesRawSource(source.TypedChannel(p.SiteChanged, handler.TypedFuncs[netstate.Key, netstate.Key]{
-			GenericFunc: func(ctx context.Context, _ event.TypedGenericEvent[netstate.Key], queue workqueue.TypedRateLimitingInterface[netstate.Key]) {
-				for _, key := range p.all(ctx) {
-					queue.Add(key)
-				}
+			GenericFunc: func(_ context.Context, _ event.TypedGenericEvent[netstate.Key], queue workqueue.TypedRateLimitingInterface[netstate.Key]) {
 				queue.Add(synced)
 			},
 		})).
 		Complete(p)
 }
 
-// synced is the key of no VIP. It is queued behind all others when the
-// director has joined a pool, so that its turn says that they had theirs.
+// synced is the key of no VIP. Its turn plans all keys, and says that they have
+// been planned.
 var synced = netstate.Key{}
+
+// poolPatience is how soon all keys are planned again while there is no
+// DirectorPool.
+const poolPatience = time.Second
 
 // Reconcile plans one key, or takes it out of service if nothing names it.
 func (p *Planner) Reconcile(ctx context.Context, key netstate.Key) (reconcile.Result, error) {
@@ -88,91 +93,131 @@ func (p *Planner) Reconcile(ctx context.Context, key netstate.Key) (reconcile.Re
 	if site.Pool == "" {
 		return reconcile.Result{}, nil
 	}
-	if key == synced {
-		return reconcile.Result{}, p.plan(ctx, site, p.all(ctx), true)
+	if key != synced {
+		_, err := p.plan(ctx, site, key)
+		return reconcile.Result{}, err
 	}
-	return reconcile.Result{}, p.plan(ctx, site, []netstate.Key{key}, false)
+	keys, err := p.all(ctx, site.Pool)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	for _, key := range keys {
+		planned, err := p.plan(ctx, site, key)
+		if err != nil {
+			return reconcile.Result{}, err
+		}
+		if !planned {
+			return reconcile.Result{RequeueAfter: poolPatience}, nil
+		}
+	}
+	p.Director.Synced(site.Pool)
+	return reconcile.Result{}, nil
 }
 
-// plan hands the plans of the keys to the director.
-func (p *Planner) plan(ctx context.Context, site Site, keys []netstate.Key, whole bool) error {
-	for _, key := range keys {
-		s, err := snapshot(ctx, p.Reader, site, site.Pool, key)
-		if err != nil {
-			return err
-		}
-		if s.Pool == nil {
-			// What is served stays for a while; the director's membership decides.
-			return nil
-		}
-		desired, rejections := plan.For(s)
-		for _, rejection := range rejections {
-			log.FromContext(ctx).V(1).Info("Refused", "virtualServer", rejection.VirtualServer, "reason", rejection.Reason)
-		}
-		if len(desired.State.Services) == 0 {
-			p.Director.Remove(key)
-			continue
-		}
+// plan hands the plan of a key to the director. It does not while there is no
+// DirectorPool: what is served stays for a while then, and the director's
+// membership decides.
+func (p *Planner) plan(ctx context.Context, site Site, key netstate.Key) (planned bool, err error) {
+	s, err := snapshot(ctx, p.Reader, site, site.Pool, key)
+	if err != nil || s.Pool == nil {
+		return false, err
+	}
+	desired, rejections := plan.For(s)
+	for _, rejection := range rejections {
+		log.FromContext(ctx).V(1).Info("Refused", "virtualServer", rejection.VirtualServer, "reason", rejection.Reason)
+	}
+	if len(desired.State.Services) == 0 {
+		p.Director.Remove(key)
+	} else {
 		p.Director.Program(desired)
 	}
-	if whole {
-		p.Director.Synced(site.Pool)
-	}
-	return nil
+	return true, nil
 }
 
-// all lists every key that the API knows of the director's pool, and every key
-// that the director has.
-func (p *Planner) all(ctx context.Context) []netstate.Key {
-	keys, err := Wanted(ctx, p.Reader, p.Director.Site().Pool)
+// all lists every key that the API knows of the pool, and every key that the
+// director has.
+func (p *Planner) all(ctx context.Context, pool string) ([]netstate.Key, error) {
+	keys, err := Wanted(ctx, p.Reader, pool)
 	if err != nil {
-		log.FromContext(ctx).Error(err, "Listing the keys to plan")
-		return nil
+		return nil, err
 	}
 	for _, key := range p.Director.Served() {
 		keys[key] = struct{}{}
 	}
-	return sortedKeys(keys)
+	return sortedKeys(keys), nil
 }
 
 // Wanted returns the keys that VirtualServers of the pool name, accepted or
 // not.
 func Wanted(ctx context.Context, reader client.Reader, pool string) (map[netstate.Key]struct{}, error) {
+	naming, err := namersOf(ctx, reader, pool)
+	if err != nil {
+		return nil, err
+	}
+	keys := make(map[netstate.Key]struct{}, len(naming))
+	for key := range naming {
+		keys[key] = struct{}{}
+	}
+	return keys, nil
+}
+
+// namersOf returns the VirtualServers of the pool by the keys that they name.
+func namersOf(ctx context.Context, reader client.Reader, pool string) (map[netstate.Key][]types.UID, error) {
 	var list v1alpha1.VirtualServerList
 	if err := reader.List(ctx, &list); err != nil {
 		return nil, fmt.Errorf("listing VirtualServers: %w", err)
 	}
-	keys := map[netstate.Key]struct{}{}
+	naming := map[netstate.Key][]types.UID{}
 	for i := range list.Items {
 		if list.Items[i].Spec.DirectorPoolName != pool {
 			continue
 		}
 		for _, key := range plan.Keys(&list.Items[i]) {
-			keys[key] = struct{}{}
+			naming[key] = append(naming[key], list.Items[i].UID)
 		}
 	}
-	return keys, nil
+	return naming, nil
 }
 
 // Confirm asks the API server itself, not the cache, which of the keys of the
 // director's pool are named, and returns those of them that the plan serves. A
-// key that is missing is rightly on its way out.
+// key that is missing is rightly on its way out; an error says that nothing is
+// known.
 func (p *Planner) Confirm(ctx context.Context) (map[netstate.Key]struct{}, error) {
 	site := p.Director.Site()
-	named, err := Wanted(ctx, p.Live, site.Pool)
+	if site.Pool == "" {
+		return nil, errors.New("the director is in no DirectorPool, or does not know its node yet")
+	}
+	naming, err := namersOf(ctx, p.Live, site.Pool)
 	if err != nil {
 		return nil, err
 	}
-	for key := range named {
+	wanted := map[netstate.Key]struct{}{}
+	for key, namers := range naming {
 		s, err := snapshot(ctx, p.Reader, site, site.Pool, key)
 		if err != nil {
 			return nil, err
 		}
-		if desired, _ := plan.For(s); len(desired.State.Services) == 0 {
-			delete(named, key)
+		if s.Pool == nil {
+			return nil, fmt.Errorf("there is no DirectorPool %s", site.Pool)
+		}
+		desired, _ := plan.For(s)
+		if len(desired.State.Services) > 0 || !knowsAll(s.VirtualServers, namers) {
+			wanted[key] = struct{}{}
 		}
 	}
-	return named, nil
+	return wanted, nil
+}
+
+// knowsAll says whether a snapshot has all of the VirtualServers: the cache may
+// be behind the API server, and then its plan is no reason to remove anything.
+func knowsAll(servers []v1alpha1.VirtualServer, uids []types.UID) bool {
+	for _, uid := range uids {
+		if !slices.ContainsFunc(servers, func(vs v1alpha1.VirtualServer) bool { return vs.UID == uid }) {
+			return false
+		}
+	}
+	return true
 }
 
 // touched maps a VirtualServer to every key whose plan may depend on it: its

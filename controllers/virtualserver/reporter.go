@@ -35,6 +35,9 @@ type Observed interface {
 	Active() bool
 	// Address returns what became of a VIP here, but for its plan.
 	Address(netip.Addr) conditions.Address
+	// Plan returns the plan of a VIP that the director carries out; false if it
+	// serves it by none.
+	Plan(netip.Addr) (plan.Desired, bool)
 	// Report returns what is known of a probe.
 	Report(health.Probe) health.Report
 }
@@ -44,6 +47,9 @@ const (
 	// others.
 	urgentEvery = time.Second
 	calmlyEvery = 10 * time.Second
+	// underWayLook is how soon a VirtualServer is looked at again whose plan is
+	// being carried out.
+	underWayLook = 100 * time.Millisecond
 )
 
 // Reporter writes the status of the VirtualServers that the director is active
@@ -122,6 +128,9 @@ func (r *Reporter) Reconcile(ctx context.Context, request reconcile.Request) (re
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	if len(vs.Status.Conditions) > 0 && r.underWay(outcome) {
+		return reconcile.Result{RequeueAfter: underWayLook}, nil
+	}
 	wanted := conditions.VirtualServer(outcome)
 	if !conditions.ReportDiffers(&vs, wanted) && !addressesDiffer(&vs, wanted) {
 		return reconcile.Result{}, nil
@@ -136,6 +145,24 @@ func (r *Reporter) Reconcile(ctx context.Context, request reconcile.Request) (re
 		r.Events.Eventf(&vs, nil, string(e.Type), e.Reason, "Report", "%s", e.Message)
 	}
 	return reconcile.Result{}, nil
+}
+
+// underWay says whether what the director does for a VirtualServer is of an
+// older plan, or not done yet. That takes a moment, and to report it would make
+// each edit a change of state, and what was done for one generation look as if
+// it had been done for the next.
+func (r *Reporter) underWay(outcome conditions.Outcome) bool {
+	for vip, address := range outcome.Addresses {
+		if len(address.Desired.State.Services) == 0 {
+			continue
+		}
+		carriedOut, serves := r.Director.Plan(vip)
+		if !serves || len(netstate.Diff(carriedOut.State, address.Desired.State)) > 0 ||
+			!address.Programmed && address.Failure == (conditions.Failure{}) {
+			return true
+		}
+	}
+	return false
 }
 
 // mine says whether this director reports the VirtualServer: it is the active
@@ -235,9 +262,10 @@ func (r *Reporter) apply(ctx context.Context, object *unstructured.Unstructured,
 	if err != nil {
 		return err
 	}
+	// One that is gone needs no status.
 	if err := r.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(object),
-		client.FieldOwner(manager), client.ForceOwnership); err != nil {
-		return fmt.Errorf("writing the status of VirtualServer %s/%s: %w", object.GetNamespace(), object.GetName(), client.IgnoreNotFound(err))
+		client.FieldOwner(manager), client.ForceOwnership); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("writing the status of VirtualServer %s/%s: %w", object.GetNamespace(), object.GetName(), err)
 	}
 	return nil
 }

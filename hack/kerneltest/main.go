@@ -31,6 +31,7 @@ type options struct {
 	where       string
 	accelerator guest.Accelerator
 	memoryMiB   int
+	cpus        int
 	timeout     time.Duration
 }
 
@@ -64,6 +65,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	flags.StringVar(&opts.where, "in", "auto", "where to run: guest, host, or auto, which takes host if its kernel has IPVS and we are root")
 	accelerator := flags.String("accelerator", string(guest.Auto), "how the guest runs: kvm, tcg, or auto, which tries")
 	flags.IntVar(&opts.memoryMiB, "memory", 1024, "the guest's memory in `MiB`")
+	flags.IntVar(&opts.cpus, "cpus", 0, "how many CPUs the guest has; 0 for what is fastest")
 	flags.DurationVar(&opts.timeout, "timeout", 10*time.Minute, "end the guest after this time")
 	err := flags.Parse(args)
 	if errors.Is(err, flag.ErrHelp) {

@@ -142,7 +142,7 @@ func prepareGuest(ctx context.Context, opts options, binaries []testBinary, scra
 	}
 	return guest.Config{
 		Kernel: kernel, Initrd: initrd, Accelerator: accelerator,
-		CPUs: 2, MemoryMiB: opts.memoryMiB, Console: filepath.Join(scratch, "console"),
+		CPUs: opts.cpus, MemoryMiB: opts.memoryMiB, Console: filepath.Join(scratch, "console"),
 		Ports: []guest.Port{{Name: plan.Port, Backend: reportBackend}},
 	}, nil
 }

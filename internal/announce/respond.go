@@ -42,7 +42,8 @@ func (r roles) onARP(p arpPacket, mac MAC) reaction {
 	}
 	// One who announces an address is not asking for it.
 	asks := p.op == arpRequest && p.senderIP != p.targetIP && r.holds(p.targetIP)
-	if !asks || !(p.destination == mac || p.destination == broadcast) {
+	toUs := p.destination == mac || p.destination == broadcast
+	if !asks || !toUs {
 		return out
 	}
 	if !p.senderIP.IsUnspecified() {
@@ -108,8 +109,8 @@ func (r roles) onSolicitation(p ndpPacket, sender, mac MAC) reaction {
 	if r.holds(p.from) {
 		out.claimed, out.claimant, out.kind = p.from, sender, Source
 	}
-	group := groupMAC(solicitedNode(p.target))
-	if !r.holds(p.target) || !(p.destination == mac || p.destination == group) {
+	toUs := p.destination == mac || p.destination == groupMAC(solicitedNode(p.target))
+	if !r.holds(p.target) || !toUs {
 		return out
 	}
 	probed := p.from == noAddress6

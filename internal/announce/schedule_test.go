@@ -103,6 +103,11 @@ func TestFirstAnnouncementsGoBeforeRepetitions(t *testing.T) {
 		seen[vip] = true
 		now = now.Add(time.Millisecond)
 	}
+	// All that have a schedule are overdue by now.
+	table.start(vip6, now)
+	if vip, _ := table.take(now); vip != vip6 {
+		t.Errorf("%s goes before a VIP that was never announced", vip)
+	}
 }
 
 func TestTimetableNeverForgetsAVIP(t *testing.T) {

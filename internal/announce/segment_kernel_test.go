@@ -223,6 +223,16 @@ func (st *station) finds(addr netip.Addr) (MAC, bool) {
 	return mac, state == netlink.NUD_REACHABLE
 }
 
+// mustFind waits until the host's kernel finds an address where it is. A slow
+// machine may stall the director for as long as a kernel asks.
+func (st *station) mustFind(addr netip.Addr, at MAC) {
+	st.t.Helper()
+	eventually(st.t, addr.String()+" to be found at "+at.String(), func() bool {
+		mac, ok := st.finds(addr)
+		return ok && mac == at
+	})
+}
+
 // listen opens a packet socket of the product's kind on the host.
 func (st *station) listen(f family) port {
 	st.t.Helper()

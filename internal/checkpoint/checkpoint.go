@@ -128,20 +128,25 @@ func Save(path string, c Checkpoint) error {
 }
 
 func save(path string, c Checkpoint) error {
-	// What would not be loaded is not to replace what would.
-	if err := c.validate(); err != nil {
-		return err
-	}
-	data, err := json.Marshal(file{Version: Version, Checkpoint: c})
+	data, err := encode(c)
 	if err != nil {
 		return err
 	}
 	// The name is always the same, so that crashes leave at most one file.
 	part := path + ".part"
-	if err := write(part, append(data, '\n')); err != nil {
+	if err := write(part, data); err != nil {
 		return err
 	}
 	return os.Rename(part, path)
+}
+
+// encode refuses what decode would, so that it never replaces a file of use.
+func encode(c Checkpoint) ([]byte, error) {
+	if err := c.validate(); err != nil {
+		return nil, err
+	}
+	data, err := json.Marshal(file{Version: Version, Checkpoint: c})
+	return append(data, '\n'), err
 }
 
 // write writes a file that only its owner reads, and brings it to the disk.
@@ -194,6 +199,11 @@ func decode(data []byte) (Checkpoint, error) {
 	}
 	if _, err := decoder.Token(); !errors.Is(err, io.EOF) {
 		return Checkpoint{}, fmt.Errorf("%w: there is something after its end", ErrCorrupt)
+	}
+	for _, key := range f.Keys {
+		if key.State.Services == nil {
+			return Checkpoint{}, fmt.Errorf("%w: key %s has no state", ErrCorrupt, key.Key)
+		}
 	}
 	if err := f.validate(); err != nil {
 		return Checkpoint{}, fmt.Errorf("%w: %w", ErrCorrupt, err)

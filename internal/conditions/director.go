@@ -42,7 +42,10 @@ type DirectorOutcome struct {
 	Failure Failure
 	// Waiting is why it may not become active, although it could serve; none if
 	// it may.
-	Waiting   Failure
+	Waiting Failure
+	// Lacking is what the kernel's IPVS lacks for some of the VIPs, such as a
+	// scheduler; the others are served. None if it is zero.
+	Lacking   Failure
 	IPVS      IPVS
 	API       API
 	Answering Answering
@@ -97,7 +100,7 @@ func Director(in DirectorOutcome) v1alpha1.DirectorStatus {
 	notes.apiReachable(in.API)
 	notes.addressConflict(in.Conflicts)
 	notes.kernelAnswers(in.Answering)
-	notes.ipvsAvailable(in.IPVS)
+	notes.ipvsAvailable(in.IPVS, in.Lacking)
 	status := v1alpha1.DirectorStatus{
 		Conditions:          notes.conditions,
 		Interface:           in.Interface,
@@ -202,8 +205,12 @@ func (s *sheet) kernelAnswers(answering Answering) {
 	}
 }
 
-func (s *sheet) ipvsAvailable(ipvs IPVS) {
+func (s *sheet) ipvsAvailable(ipvs IPVS, lacking Failure) {
 	const kind = v1alpha1.ConditionIPVSAvailable
+	if ipvs == IPVSAvailable && lacking.is() {
+		s.set(kind, metav1.ConditionFalse, cmp.Or(lacking.Reason, v1alpha1.ReasonSchedulerUnavailable), lacking.Message)
+		return
+	}
 	switch ipvs {
 	case IPVSAvailable:
 		s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonIPVSAvailable, "the kernel has IPVS")

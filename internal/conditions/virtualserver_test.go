@@ -307,6 +307,18 @@ func TestRealServersOfAnotherVirtualServerDoNotCount(t *testing.T) {
 	}
 }
 
+// TestWhatIsOutOfTheKernelDrainsNoMore: the plan goes on naming it for a while.
+func TestWhatIsOutOfTheKernelDrainsNoMore(t *testing.T) {
+	got := VirtualServer(scene{vs: web(), draining: []string{"192.168.11.99"}, address: func(a *Address) {
+		for key := range a.Draining {
+			delete(a.State.Destinations, key)
+		}
+	}}.outcome())
+	if len(got.RealServers) != 2 || got.RealServerCounts.Draining != 0 {
+		t.Errorf("real servers = %+v, counts %+v", got.RealServers, *got.RealServerCounts)
+	}
+}
+
 func TestSinceOutlivesTheDirector(t *testing.T) {
 	vs := web()
 	long := at(noon.Add(-24 * time.Hour))

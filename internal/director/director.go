@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -55,7 +56,8 @@ func (p Pool) equal(q Pool) bool {
 		p.Timeouts == q.Timeouts && fmt.Sprint(p.Within) == fmt.Sprint(q.Within)
 }
 
-// Config is what a Director is made of. All fields are required but Metrics.
+// Config is what a Director is made of. All fields are required but Metrics and
+// Clock.
 type Config struct {
 	// Node is the node's name, Instance tells this process from the next.
 	Node, Instance string
@@ -68,7 +70,8 @@ type Config struct {
 	Namespace string
 	// StateDir holds what must outlive the process, but not the kernel.
 	StateDir string
-	// Wanted asks the API server, not a cache, which VIPs are to be served.
+	// Wanted asks the API server, not a cache, which VIPs are to be served. An
+	// error is an answer too: nothing is removed on it.
 	Wanted func(context.Context) (map[netstate.Key]struct{}, error)
 	// Changed is called after what can be reported has changed: of one key, or,
 	// with the zero Key, of the director as a whole. It must not block.
@@ -81,6 +84,8 @@ type Config struct {
 	IPVSTakenOK bool
 	Metrics     *Metrics
 	Log         *slog.Logger
+	// Clock goes on while the machine is suspended; nil is announce.Boottime.
+	Clock announce.Clock
 }
 
 const (
@@ -103,7 +108,10 @@ type Director struct {
 	store    *keeper
 	// rejoin says that the pool to serve, or its settings, changed.
 	rejoin chan struct{}
+	// loaded is closed when it is known what an earlier process left.
+	loaded chan struct{}
 
+	// mu is taken after session.mu and before those of worker and health.
 	mu      sync.Mutex
 	pool    *Pool
 	session *session
@@ -113,6 +121,12 @@ type Director struct {
 	confirmed bool
 	restored  *checkpoint.Checkpoint
 	peers     []Peer
+	// peersKnown says that peers, were they none, have been looked for.
+	peersKnown bool
+	// decided says that the director has been told its pool, or that it has none.
+	decided bool
+	// marked says that there may be something of the operator's on the node.
+	marked bool
 }
 
 // Peer is another live director of the pool.
@@ -128,7 +142,10 @@ type Peer struct {
 
 // New returns a director that serves nothing until it has joined a pool.
 func New(cfg Config) *Director {
-	d := &Director{cfg: cfg, rejoin: make(chan struct{}, 1)}
+	if cfg.Clock == nil {
+		cfg.Clock = announce.Boottime
+	}
+	d := &Director{cfg: cfg, rejoin: make(chan struct{}, 1), loaded: make(chan struct{})}
 	d.health = health.NewScheduler(health.Options{
 		Checkers: health.Standard(),
 		OnChange: func(owner string) {
@@ -147,17 +164,18 @@ func New(cfg Config) *Director {
 // process to adopt. It does not return before, whatever fails: what fails is
 // tried again and reported.
 func (d *Director) Run(ctx context.Context) {
-	defer d.store.close()
 	defer d.health.Close()
 	d.adopt(ctx)
 	d.mu.Lock()
 	d.restored = d.store.load()
+	d.marked = d.marked || d.restored != nil
 	if d.restored != nil && d.pool == nil {
 		// The Lease and the interface need not wait for the API to be ours again.
 		pool := poolIn(*d.restored)
 		d.pool = &pool
 	}
 	d.mu.Unlock()
+	close(d.loaded)
 	var running sync.WaitGroup
 	running.Go(func() { d.worker.Run(ctx) })
 	running.Go(func() { d.removals.run(ctx) })
@@ -168,27 +186,35 @@ func (d *Director) Run(ctx context.Context) {
 
 // goByCheckpoint serves what the checkpoint says if the API stays silent.
 func (d *Director) goByCheckpoint(ctx context.Context) {
-	if !wait(ctx, syncPatience) {
-		return
+	if wait(ctx, syncPatience) && d.restore() {
+		d.refresh()
 	}
+}
+
+// restore takes the plans and peers of the checkpoint, unless the API has
+// answered, or the director left the pool meanwhile.
+func (d *Director) restore() bool {
 	d.mu.Lock()
+	defer d.mu.Unlock()
 	c := d.restored
 	if c == nil || d.confirmed || d.pool == nil || d.pool.Name != c.Pool {
-		d.mu.Unlock()
-		return
+		return false
 	}
-	d.synced = c.Pool
-	for _, peer := range c.Peers {
-		d.peers = append(d.peers, Peer{Node: peer.Node, Address: peer.Addr, MAC: string(peer.MAC)})
+	d.cfg.Log.Info("The API has not told yet what to serve; going by the checkpoint", "pool", c.Pool, "vips", len(c.Keys))
+	if !d.peersKnown {
+		d.peersKnown = true
+		for _, peer := range c.Peers {
+			d.peers = append(d.peers, Peer{Node: peer.Node, Address: peer.Addr, MAC: string(peer.MAC)})
+		}
 	}
-	d.mu.Unlock()
-	d.cfg.Log.Info("The API does not answer; going by the checkpoint", "pool", c.Pool, "vips", len(c.Keys))
 	for _, key := range c.Keys {
 		desired := recorded(key)
-		d.health.SetFor(key.Key.String(), probes(desired))
-		d.worker.Restore(desired)
+		if d.worker.Restore(desired) {
+			d.health.SetFor(key.Key.String(), probes(desired))
+		}
 	}
-	d.refresh()
+	d.synced = c.Pool
+	return true
 }
 
 // checkpoint returns what must outlive the process.
@@ -210,9 +236,7 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 		c.Peers = append(c.Peers, checkpoint.Peer{Node: peer.Node, Addr: peer.Address, MAC: checkpoint.MAC(peer.MAC)})
 	}
 	if s != nil {
-		s.mu.Lock()
-		c.Groups = []checkpoint.Group{{Group: group, Epoch: s.decision.Epoch, Active: s.decision.Announce}}
-		s.mu.Unlock()
+		c.Groups = []checkpoint.Group{s.part()}
 	}
 	return c
 }
@@ -228,23 +252,22 @@ func poolIn(c checkpoint.Checkpoint) Pool {
 // adopt takes note of what an earlier process left in the kernel.
 func (d *Director) adopt(ctx context.Context) {
 	keys, err := d.cfg.Kernel.Keys(ctx)
-	if err != nil && !errors.Is(err, kernel.ErrNoIPVS) {
+	if errors.Is(err, kernel.ErrNoIPVS) {
+		err = nil
+	}
+	if err != nil {
 		d.cfg.Log.Error("Looking for VIPs that an earlier process left", "error", err)
 	}
+	d.mu.Lock()
+	d.marked = d.marked || len(keys) > 0 || err != nil
+	d.mu.Unlock()
 	d.worker.Adopt(keys)
 }
 
 // serve runs a session for each pool that is joined, one after the other.
 func (d *Director) serve(ctx context.Context) {
 	for ctx.Err() == nil {
-		d.mu.Lock()
-		var s *session
-		if d.pool != nil {
-			s = newSession(d, *d.pool, roleIn(d.restored, d.pool.Name))
-			d.store.open(d.pool.Name)
-		}
-		d.session = s
-		d.mu.Unlock()
+		s := d.nextSession()
 		if s == nil {
 			select {
 			case <-ctx.Done():
@@ -252,13 +275,28 @@ func (d *Director) serve(ctx context.Context) {
 			}
 			continue
 		}
+		d.store.open(s.name)
 		running, end := context.WithCancel(ctx)
-		done := make(chan struct{})
-		go func() { s.run(running); close(done) }()
+		go func() {
+			s.run(running)
+			d.store.close()
+			close(s.ended)
+		}()
 		d.awaitOtherPool(ctx, s)
 		end()
-		<-done
+		<-s.ended
 	}
+}
+
+// nextSession makes the session of the pool that is joined, nil if none is.
+func (d *Director) nextSession() *session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.session = nil
+	if d.pool != nil {
+		d.session = newSession(d, *d.pool, roleIn(d.restored, d.pool.Name))
+	}
+	return d.session
 }
 
 // awaitOtherPool returns when the pool is no longer the session's. Changed
@@ -284,36 +322,73 @@ func (d *Director) awaitOtherPool(ctx context.Context, s *session) {
 func (d *Director) Join(pool Pool) {
 	d.mu.Lock()
 	same := d.pool != nil && d.pool.equal(pool)
-	d.pool = &pool
+	if d.pool != nil && d.pool.Name != pool.Name {
+		d.forgetPool()
+	}
+	d.pool, d.decided, d.marked = &pool, true, true
 	d.mu.Unlock()
 	if same {
 		return
 	}
 	d.wake()
 	d.store.changed()
+	d.cfg.Changed(netstate.Key{})
 	d.cfg.SiteChanged()
+}
+
+// forgetPool forgets all that is known of the pool. d.mu is held.
+func (d *Director) forgetPool() {
+	d.pool, d.synced, d.confirmed, d.restored = nil, "", false, nil
+	d.peers, d.peersKnown = nil, false
 }
 
 // Leave makes the director stop announcing, give up its Leases and take away
 // all that it has on the node. It serves nothing until it joins a pool again.
+// After an error the node is still Marked, and Leave is to be called again. It
+// waits for Run to have looked at the node.
 func (d *Director) Leave(ctx context.Context) error {
+	select {
+	case <-ctx.Done():
+		return fmt.Errorf("leaving the pool: %w", ctx.Err())
+	case <-d.loaded:
+	}
 	d.mu.Lock()
-	s := d.session
-	d.pool, d.synced, d.confirmed, d.restored = nil, "", false, nil
+	s, marked := d.session, d.marked
+	d.forgetPool()
+	d.decided = true
 	d.mu.Unlock()
 	d.wake()
 	if s != nil {
 		select {
 		case <-ctx.Done():
-			return ctx.Err()
+			return fmt.Errorf("leaving pool %s: %w", s.name, ctx.Err())
 		case <-s.ended:
 		}
+	}
+	if !marked {
+		return nil
 	}
 	return d.Cleanup(ctx)
 }
 
+// Marked says that there may be something of the operator's on the node.
+func (d *Director) Marked() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.marked
+}
+
+// Decided says that it is known which pool the director is in, or that it is in
+// none.
+func (d *Director) Decided() bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.decided
+}
+
 // Cleanup takes away all that the operator owns on the node.
 func (d *Director) Cleanup(ctx context.Context) error {
+	d.removals.reset()
 	for _, key := range d.worker.Forget() {
 		d.health.SetFor(key.String(), nil)
 	}
@@ -323,6 +398,9 @@ func (d *Director) Cleanup(ctx context.Context) error {
 	if err := d.store.remove(); err != nil {
 		return fmt.Errorf("cleaning the node up: %w", err)
 	}
+	d.mu.Lock()
+	d.marked = d.pool != nil
+	d.mu.Unlock()
 	d.cfg.Changed(netstate.Key{})
 	return nil
 }
@@ -334,11 +412,15 @@ func (d *Director) wake() {
 	}
 }
 
-// Program takes a plan from the API.
+// Program takes a plan from the API. It is for nothing while no pool is joined.
 func (d *Director) Program(desired plan.Desired) {
 	d.removals.withdraw(desired.Key)
-	d.health.SetFor(desired.Key.String(), probes(desired))
-	d.worker.Program(desired)
+	d.mu.Lock()
+	if d.pool != nil {
+		d.health.SetFor(desired.Key.String(), probes(desired))
+		d.worker.Program(desired)
+	}
+	d.mu.Unlock()
 	d.store.changed()
 }
 
@@ -362,17 +444,25 @@ func (d *Director) Served() []netstate.Key { return d.worker.Served() }
 // Synced says that every key of the pool has been handed over.
 func (d *Director) Synced(pool string) {
 	d.mu.Lock()
+	if d.pool == nil || d.pool.Name != pool {
+		d.mu.Unlock()
+		return
+	}
 	d.synced, d.confirmed = pool, true
 	d.mu.Unlock()
-	d.found(nil)
+	d.removeUnknown()
 	d.refresh()
 }
 
 // SetPeers says which other directors of the pool are there.
 func (d *Director) SetPeers(peers []Peer) {
 	d.mu.Lock()
-	d.peers = peers
+	same := d.peersKnown && slices.Equal(d.peers, peers)
+	d.peers, d.peersKnown = peers, true
 	d.mu.Unlock()
+	if same {
+		return
+	}
 	d.refresh()
 	d.store.changed()
 }

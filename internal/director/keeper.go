@@ -1,12 +1,11 @@
 package director
 
 import (
-	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -29,25 +28,30 @@ type keeper struct {
 	log      *slog.Logger
 
 	mu     sync.Mutex
-	pool   string
 	writer *checkpoint.Writer
 }
 
-// open makes the keeper keep the checkpoint of a pool from now on.
+// folder is where the checkpoints are: one for each pool, of which a director
+// has one at a time. The state directory itself is also others'.
+func (k *keeper) folder() string { return filepath.Join(k.dir, "pools") }
+
+// open makes the keeper keep the checkpoint of a pool from now on. What it kept
+// before has to be closed.
 func (k *keeper) open(pool string) {
+	if err := os.MkdirAll(k.folder(), 0o700); err != nil {
+		k.log.Error("Making the folder of checkpoints", "error", err)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.pool == pool && k.writer != nil {
+	if k.writer != nil {
 		return
 	}
-	k.closeLocked()
-	k.pool = pool
-	k.writer = checkpoint.NewWriter(checkpoint.Path(k.dir, pool), saveEvery, k.snapshot, func(err error) {
+	k.writer = checkpoint.NewWriter(checkpoint.Path(k.folder(), pool), saveEvery, k.snapshot, func(err error) {
 		k.log.Error("Writing the checkpoint", "error", err)
 	})
 }
 
-// changed has the checkpoint written.
+// changed has the checkpoint written. It waits for nothing.
 func (k *keeper) changed() {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -59,42 +63,28 @@ func (k *keeper) changed() {
 // close writes what is not written yet.
 func (k *keeper) close() {
 	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.closeLocked()
-}
-
-func (k *keeper) closeLocked() {
-	if k.writer == nil {
-		return
-	}
-	// The writer has told of its errors already.
-	_ = k.writer.Close()
+	writer := k.writer
 	k.writer = nil
+	k.mu.Unlock()
+	if writer != nil {
+		// The writer has told of its errors already. It takes a last snapshot, so
+		// nothing may be locked here.
+		_ = writer.Close()
+	}
 }
 
 // remove closes the checkpoint and takes every one of this node away.
 func (k *keeper) remove() error {
 	k.close()
-	paths, err := k.paths()
-	for _, path := range paths {
-		err = errors.Join(err, os.Remove(path))
-	}
-	return err
-}
-
-func (k *keeper) paths() ([]string, error) {
-	return filepath.Glob(filepath.Join(k.dir, "*.json"))
+	return os.RemoveAll(k.folder())
 }
 
 // load returns the newest checkpoint that can be read, or nil. One that cannot
 // is reported and passed over: without it a director waits for the API.
 func (k *keeper) load() *checkpoint.Checkpoint {
-	paths, _ := k.paths()
+	paths, _ := filepath.Glob(filepath.Join(k.folder(), "*.json"))
 	slices.SortFunc(paths, func(a, b string) int { return modified(b).Compare(modified(a)) })
 	for _, path := range paths {
-		if strings.HasPrefix(filepath.Base(path), "sysctl") {
-			continue
-		}
 		c, err := checkpoint.Load(path)
 		if err == nil && c.Pool != "" {
 			return &c
@@ -110,6 +100,15 @@ func modified(path string) time.Time {
 		return time.Time{}
 	}
 	return info.ModTime()
+}
+
+// RemoveCheckpoints takes the checkpoints in a state directory away. No director
+// may be running with it.
+func RemoveCheckpoints(dir string) error {
+	if err := (&keeper{dir: dir}).remove(); err != nil {
+		return fmt.Errorf("removing checkpoints: %w", err)
+	}
+	return nil
 }
 
 // record returns what a checkpoint keeps of a plan.

@@ -1,6 +1,7 @@
 package director
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -53,6 +54,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "Claims of a VIP heard from another MAC address.",
 		}),
 	}
+	m.active.WithLabelValues(strconv.Itoa(group)).Set(0)
 	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.claims)
 	return m
 }

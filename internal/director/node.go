@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"reflect"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -53,6 +55,9 @@ func (s *session) onInterface(ctx context.Context) {
 	}
 	s.mu.Lock()
 	s.announcer = announcer
+	if s.node.link.Name != name {
+		s.node.link, s.node.refused = kernel.Link{}, nil
+	}
 	s.mu.Unlock()
 	s.announce()
 	var group errgroup.Group
@@ -74,10 +79,21 @@ func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer
 	if err != nil {
 		s.d.cfg.Log.Warn("Watching for changes of the guard; the audit will find them", "error", err)
 	}
+	flushed := false
 	for ctx.Err() == nil {
 		facts, err := s.prepareOnce(ctx, link, pool)
+		if ctx.Err() != nil {
+			return
+		}
 		s.noteNode(facts, err)
-		announcer.SetGateways(facts.Gateways)
+		if facts.Release != "" {
+			announcer.SetGateways(facts.Gateways)
+		}
+		if flushed && err == nil {
+			// The guard is there again, and empty.
+			s.d.worker.Audit()
+			flushed = false
+		}
 		next := prepareAudit
 		if err != nil {
 			next = prepareRetry
@@ -90,6 +106,7 @@ func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer
 			if !open {
 				guard = nil
 			}
+			flushed = flushed || open
 		}
 		timer.Stop()
 	}
@@ -100,34 +117,40 @@ func (s *session) prepareOnce(ctx context.Context, link string, pool Pool) (kern
 	k := s.d.cfg.Kernel
 	facts, err := k.Facts(ctx)
 	if err != nil {
-		return facts, fmt.Errorf("looking at the node: %w", err)
+		return kernel.Facts{}, fmt.Errorf("looking at the node: %w", err)
 	}
+	// Before any plan is made: an address of the node that is known to be a VIP
+	// is not taken for the node's own.
+	keys, err := k.Keys(ctx)
+	if err != nil {
+		return kernel.Facts{}, fmt.Errorf("looking for VIPs in the kernel: %w", err)
+	}
+	s.d.found(keys)
 	if facts.KubeProxyIPVS && !s.d.cfg.IPVSTakenOK {
 		return facts, ErrKubeProxyIPVS
 	}
 	if err := k.Prepare(ctx, netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts}); err != nil {
 		return facts, fmt.Errorf("preparing the node: %w", err)
 	}
-	keys, err := k.Keys(ctx)
-	if err != nil {
-		return facts, fmt.Errorf("looking for VIPs in the kernel: %w", err)
-	}
-	s.d.found(keys)
 	return facts, nil
 }
 
 // noteNode stores what was found of the node, and stops or starts the worker
-// accordingly.
+// accordingly. The zero Facts say that nothing was found out.
 func (s *session) noteNode(facts kernel.Facts, err error) {
 	s.mu.Lock()
 	before := s.node
+	if facts.Release == "" {
+		facts = before.facts
+	}
 	s.node.facts, s.node.err = facts, err
 	s.mu.Unlock()
 	s.d.worker.Block(err)
-	if fmt.Sprint(before.err) != fmt.Sprint(err) {
-		if err != nil {
-			s.d.cfg.Log.Error("The node cannot serve VIPs", "error", err)
-		}
+	failed := fmt.Sprint(before.err) != fmt.Sprint(err)
+	if failed && err != nil {
+		s.d.cfg.Log.Error("The node cannot serve VIPs", "error", err)
+	}
+	if failed || !reflect.DeepEqual(before.facts, facts) {
 		s.d.cfg.Changed(netstate.Key{})
 	}
 	if !sameFacts(before.facts, facts) {
@@ -137,7 +160,7 @@ func (s *session) noteNode(facts kernel.Facts, err error) {
 }
 
 func sameFacts(a, b kernel.Facts) bool {
-	return fmt.Sprint(a.Addresses, a.Gateways) == fmt.Sprint(b.Addresses, b.Gateways)
+	return a.Release == b.Release && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Gateways, b.Gateways)
 }
 
 // watchLink follows the announcement interface.
@@ -167,15 +190,12 @@ func (s *session) linkChanged(link kernel.Link, announcer *announce.Announcer) {
 	})
 	s.mu.Lock()
 	before := s.node.link
-	s.node.link = link
-	if err != nil {
-		s.node.err = err
-	}
+	s.node.link, s.node.refused = link, err
 	s.mu.Unlock()
 	if before.Running != link.Running || before.MAC.String() != link.MAC.String() {
 		s.d.cfg.Log.Info("The announcement interface changed", "interface", link.Name, "running", link.Running, "mac", link.MAC.String())
 	}
-	if fmt.Sprint(before.Addresses) != fmt.Sprint(link.Addresses) {
+	if before.Name != link.Name || !slices.Equal(before.Addresses, link.Addresses) {
 		s.d.cfg.SiteChanged()
 	}
 	s.d.cfg.Changed(netstate.Key{})
@@ -191,13 +211,7 @@ func (s *session) hearClaims(ctx context.Context, announcer *announce.Announcer)
 			return
 		case claim := <-announcer.Claims():
 			s.d.cfg.Metrics.heardClaim()
-			s.mu.Lock()
-			active := s.decision.Announce
-			if active {
-				s.conflict = &claim
-			}
-			s.mu.Unlock()
-			if !active {
+			if !s.disputes(claim) {
 				continue
 			}
 			s.d.cfg.Log.Warn("Somebody else claims a VIP", "vip", claim.VIP, "mac", claim.MAC.String(), "kind", claim.Kind.String())
@@ -207,6 +221,23 @@ func (s *session) hearClaims(ctx context.Context, announcer *announce.Announcer)
 			}
 		}
 	}
+}
+
+// disputes says whether a claim is a conflict, and notes it. What peers sent
+// around a takeover is none, and against a peer only a director speaks up whose
+// Lease is confirmed: the peer may be the one that holds it.
+func (s *session) disputes(claim announce.Claim) bool {
+	peer := s.d.isPeer(claim.MAC)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case !s.decision.Announce:
+		return false
+	case peer && (!s.decision.Confirmed || time.Since(s.since) < peersFade):
+		return false
+	}
+	s.conflict = &claim
+	return true
 }
 
 // announcementInterface returns the pool's interface, or the one whose network

@@ -62,6 +62,15 @@ func (r *removals) request(key netstate.Key) {
 	}
 }
 
+// reset forgets all requests, and doubts the next ones as at a start: the pool
+// is another.
+func (r *removals) reset() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	clear(r.pending)
+	r.doubtful = true
+}
+
 // withdraw takes a request back: the key is wanted again.
 func (r *removals) withdraw(key netstate.Key) {
 	r.mu.Lock()
@@ -125,12 +134,17 @@ func (r *removals) confirm(ctx context.Context) bool {
 	}
 }
 
+// carryOut removes what is pending and served; the rest never was, as with a
+// VirtualServer that is refused.
 func (r *removals) carryOut() {
 	r.mu.Lock()
 	going := r.pending
 	r.pending = map[netstate.Key]struct{}{}
 	r.mu.Unlock()
-	for key := range going {
+	for _, key := range r.served() {
+		if _, pending := going[key]; !pending {
+			continue
+		}
 		r.log.Info("Withdrawing a VIP that no VirtualServer names", "vip", key)
 		r.leave(key)
 	}

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
 	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -21,6 +22,18 @@ const group = 0
 // yieldPatience is how long a director that leaves waits for its Lease to be
 // given up.
 const yieldPatience = 2 * time.Second
+
+const (
+	// judgeEvery is how often it is looked whether the director could become
+	// active, without any news; judgeGather is how long news are gathered.
+	judgeEvery  = 500 * time.Millisecond
+	judgeGather = 10 * time.Millisecond
+	// peersFade is how long after a takeover frames of peers are taken for what
+	// was under way, and conflictFade how long after the last one a conflict is
+	// reported.
+	peersFade    = 2 * time.Second
+	conflictFade = time.Minute
+)
 
 // ErrKubeProxyIPVS says that kube-proxy's ipvs mode runs on the node.
 var ErrKubeProxyIPVS = errors.New("kube-proxy runs in ipvs mode here and would delete the services")
@@ -51,6 +64,11 @@ type session struct {
 	waiting   Waiting
 	node      nodeState
 	conflict  *announce.Claim
+	// plannedAt is when it was first known what is to be served.
+	plannedAt time.Time
+	// owed says that the Lease was this director's when it left the pool, and
+	// could not be given up.
+	owed bool
 }
 
 // nodeState is what the session knows of its node.
@@ -59,6 +77,8 @@ type nodeState struct {
 	facts kernel.Facts
 	// err is why VIPs cannot be served here; ErrPending before the first look.
 	err error
+	// refused is why the link cannot be announced on.
+	refused error
 }
 
 // Waiting is why a director should not become active; the zero Waiting is that
@@ -101,12 +121,12 @@ func newSession(d *Director, pool Pool, restored election.Restored) *session {
 		d:            d,
 		name:         pool.Name,
 		pool:         pool,
-		fence:        announce.NewFence(announce.Boottime),
+		fence:        announce.NewFence(d.cfg.Clock),
 		ended:        make(chan struct{}),
 		nudge:        make(chan struct{}, 1),
 		reconfigured: make(chan struct{}, 1),
 		started:      time.Now(),
-		startedBoot:  announce.Boottime(),
+		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
 		decision:     election.Decision{Epoch: restored.Epoch},
 	}
@@ -131,7 +151,6 @@ func (s *session) now() time.Time { return s.started.Add(s.fence.Now() - s.start
 
 // run serves the pool until ctx ends; then the Lease is given up.
 func (s *session) run(ctx context.Context) {
-	defer close(s.ended)
 	s.d.worker.Block(ErrPending)
 	working, end := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
@@ -139,13 +158,35 @@ func (s *session) run(ctx context.Context) {
 	running.Go(func() { s.judge(working) })
 	running.Go(func() { s.onInterfaces(working) })
 	<-ctx.Done()
-	yielding, done := context.WithTimeout(working, yieldPatience)
-	if err := s.elector.Yield(yielding); err != nil {
-		s.d.cfg.Log.Warn("Leaving the pool without having given up its Lease", "pool", s.name, "error", err)
-	}
-	done()
+	s.yield(working)
 	end()
 	running.Wait()
+}
+
+// yield gives the Lease up. If that fails it is still this director's, and the
+// next process has to know, in case the API server stays away: so the checkpoint
+// says that the group is.
+func (s *session) yield(ctx context.Context) {
+	s.mu.Lock()
+	s.owed = s.decision.Announce
+	s.mu.Unlock()
+	ctx, done := context.WithTimeout(ctx, yieldPatience)
+	defer done()
+	if err := s.elector.Yield(ctx); err != nil {
+		s.d.cfg.Log.Warn("Leaving the pool without having given up its Lease", "pool", s.name, "error", err)
+		return
+	}
+	s.mu.Lock()
+	s.owed = false
+	s.mu.Unlock()
+	s.d.store.changed()
+}
+
+// part returns the director's part in the group, for the checkpoint.
+func (s *session) part() checkpoint.Group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return checkpoint.Group{Group: group, Epoch: s.decision.Epoch, Active: s.decision.Announce || s.owed}
 }
 
 // onInterfaces works on one announcement interface after the other, as the
@@ -186,12 +227,16 @@ func (s *session) refresh() {
 // judge keeps up to date whether this director could become active, and what
 // it announces if it is.
 func (s *session) judge(ctx context.Context) {
-	ticker := time.NewTicker(500 * time.Millisecond)
+	ticker := time.NewTicker(judgeEvery)
 	defer ticker.Stop()
 	for {
 		waiting := s.whyNoCandidate()
 		s.mu.Lock()
-		changed := s.waiting != waiting
+		faded := s.conflict != nil && s.presentConflict() == nil
+		if faded {
+			s.conflict = nil
+		}
+		changed := s.waiting != waiting || faded
 		s.waiting = waiting
 		s.mu.Unlock()
 		s.elector.SetCandidate(waiting == Waiting{})
@@ -204,6 +249,10 @@ func (s *session) judge(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-s.nudge:
+			// A thousand VIPs that change at once are looked at once.
+			if !wait(ctx, judgeGather) {
+				return
+			}
 		case <-ticker.C:
 		}
 	}
@@ -212,19 +261,25 @@ func (s *session) judge(ctx context.Context) {
 // whyNoCandidate returns why this director should not become active, or the
 // zero Waiting if it may.
 func (s *session) whyNoCandidate() Waiting {
+	planned := s.d.planned(s.name)
 	s.mu.Lock()
-	node, started := s.node, s.started
+	if planned && s.plannedAt.IsZero() {
+		s.plannedAt = time.Now()
+	}
+	node, plannedAt := s.node, s.plannedAt
 	s.mu.Unlock()
 	switch {
 	case node.err != nil:
 		return Waiting{WaitingForNode, node.err.Error()}
+	case node.refused != nil:
+		return Waiting{WaitingForLink, node.refused.Error()}
 	case !node.link.Up || !node.link.Running:
 		return Waiting{WaitingForLink, fmt.Sprintf("interface %s is down", node.link.Name)}
-	case !s.d.planned(s.name):
+	case !planned:
 		return Waiting{WaitingForPlan, "the VirtualServers have not been read yet"}
 	case len(s.d.worker.Unready()) > 0:
 		return Waiting{WaitingForKernel, "VIPs are not in the kernel yet"}
-	case time.Since(started) < verdictPatience && s.d.verdictsMissing():
+	case time.Since(plannedAt) < verdictPatience && s.d.verdictsMissing():
 		return Waiting{WaitingForVerdicts, "real servers have no verdict yet"}
 	case s.d.peerKernelAnswers() != "":
 		return Waiting{WaitingForPeer, "the VIPs are still answered for by the kernel of " + s.d.peerKernelAnswers()}
@@ -300,15 +355,30 @@ func (s *session) announce() {
 	}
 }
 
-// answer lets the kernel answer for the VIPs while no other director could.
-// A crash gives no warning, so it does as soon as the director is alone.
-func (s *session) answer() {
-	s.mu.Lock()
-	link := ""
-	if s.decision.Announce && s.node.err == nil && !s.d.hasPeers() {
-		link = s.node.link.Name
+// presentConflict returns the last claim by somebody else, nil if it was long
+// ago. s.mu is held.
+func (s *session) presentConflict() *announce.Claim {
+	if s.conflict == nil || time.Since(s.conflict.When) > conflictFade {
+		return nil
 	}
+	return s.conflict
+}
+
+// answer lets the kernel answer for the VIPs while no other director could.
+// A crash gives no warning, so it does as soon as the director is alone. What an
+// earlier process left is taken away once there is company, or another
+// director holds the Lease, and not because this one has yet to find out.
+func (s *session) answer() {
+	company := s.d.company()
+	s.mu.Lock()
+	decision, link, served := s.decision, s.node.link.Name, s.node.err == nil
 	s.mu.Unlock()
-	s.d.worker.Answer(link)
-	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), link != "")
+	switch {
+	case company == accompanied || decision.Reason == election.HeldByOther || decision.Reason == election.Expired:
+		s.d.worker.Answer("")
+	case company == alone && decision.Announce && served && link != "":
+		s.d.worker.Answer(link)
+	}
+	_, _, _, answers := s.d.worker.Counts()
+	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), answers)
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/lvs-operator/lvs-operator/internal/announce"
@@ -24,6 +25,8 @@ type Status struct {
 	Facts   kernel.Facts
 	// Err is why it cannot serve VIPs at all; nil if it can.
 	Err error
+	// Failures are the keys that the kernel refuses.
+	Failures []Failure
 	// Waiting is why it should not become active.
 	Waiting Waiting
 	// Announcing says that it is active, Since when, in which Epoch.
@@ -34,11 +37,9 @@ type Status struct {
 	Programmed bool
 	// APIReachable says that the API server answers for the Lease.
 	APIReachable bool
-	// KernelAnswers says that the kernel answers for the VIPs, Alone that there
-	// is no peer.
-	KernelAnswers, Alone bool
-	// Conflict is the last claim by somebody else, nil if there was none since
-	// this director became active.
+	// KernelAnswers says that the kernel answers for the VIPs.
+	KernelAnswers bool
+	// Conflict is the last claim by somebody else, nil if there was none lately.
 	Conflict *announce.Claim
 	// Last is the last change between active and standby, nil if there was none.
 	Last *Transition
@@ -48,11 +49,9 @@ type Status struct {
 
 // Status returns how the director is.
 func (d *Director) Status() Status {
-	d.mu.Lock()
-	s := d.session
-	alone := len(d.peers) == 0
-	d.mu.Unlock()
-	status := Status{Alone: alone, Programmed: d.programmed(), Waiting: Waiting{WaitingForPool, "no DirectorPool selects the node"}}
+	s := d.present()
+	status := Status{Programmed: d.programmed(), Waiting: Waiting{WaitingForPool, "no DirectorPool selects the node"}}
+	status.Failures = d.worker.Failures()
 	status.VIPs, status.Services, status.Destinations, status.KernelAnswers = d.worker.Counts()
 	if s == nil {
 		return status
@@ -66,7 +65,7 @@ func (d *Director) Status() Status {
 		status.Address = d.sourceOf(s.node.link, netip.Addr.Is6)
 	}
 	status.Waiting, status.Announcing, status.Since = s.waiting, s.decision.Announce, s.since
-	status.Epoch, status.Last, status.Conflict = s.decision.Epoch, s.last, s.conflict
+	status.Epoch, status.Last, status.Conflict = s.decision.Epoch, s.last, s.presentConflict()
 	status.APIReachable = s.elector.APIReachable()
 	return status
 }
@@ -87,19 +86,6 @@ func (w *Worker) Counts() (vips, services, destinations int, answering bool) {
 		}
 	}
 	return vips, services, destinations, answering
-}
-
-// Announcing lists the VIPs that this director announces now.
-func (d *Director) Announcing() []netip.Addr {
-	d.mu.Lock()
-	s := d.session
-	d.mu.Unlock()
-	if s == nil {
-		return nil
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Clone(s.announced)
 }
 
 // Outcome returns how the last pass over a key ended.
@@ -129,8 +115,43 @@ func (d *Director) Alive() error {
 
 // programmed says whether all that is to be served is known and in the kernel.
 func (d *Director) programmed() bool {
-	return d.planned(d.PoolName()) && len(d.worker.Unready()) == 0
+	name := d.PoolName()
+	return name != "" && d.planned(name) && len(d.worker.Unready()) == 0
 }
+
+// Active says whether the director announces its group.
+func (d *Director) Active() bool {
+	s := d.present()
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.decision.Announce
+}
+
+// Announces says whether this director announces the VIP now.
+func (d *Director) Announces(vip netip.Addr) bool {
+	s := d.present()
+	if s == nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, found := slices.BinarySearchFunc(s.announced, vip, netip.Addr.Compare)
+	return found
+}
+
+// present returns the session that runs, nil if there is none.
+func (d *Director) present() *session {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.session
+}
+
+// Plan returns what was last planned of a key that is served; false if it is
+// not.
+func (d *Director) Plan(key netstate.Key) (plan.Desired, bool) { return d.worker.Plan(key) }
 
 // Ready says whether the director could serve: what it is to serve is planned
 // (or restored), in the kernel, and its real servers have verdicts or had their
@@ -138,8 +159,12 @@ func (d *Director) programmed() bool {
 func (d *Director) Ready() error {
 	status := d.Status()
 	switch {
-	case status.Pool == "" && !d.belongs():
+	case d.PoolName() == "" && d.Decided():
 		return nil
+	case d.PoolName() == "":
+		return errors.New("it is not known yet which DirectorPool selects the node")
+	case status.Pool == "":
+		return ErrPending
 	case status.Err != nil:
 		return status.Err
 	case status.Waiting.For != WaitingForNothing && status.Waiting.For != WaitingForPeer && !status.Announcing:
@@ -147,13 +172,6 @@ func (d *Director) Ready() error {
 	default:
 		return nil
 	}
-}
-
-// belongs says whether the director has joined a pool.
-func (d *Director) belongs() bool {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	return d.pool != nil
 }
 
 // Local is what the plans of a director depend on of its node.
@@ -168,9 +186,7 @@ type Local struct {
 // Local returns what plans depend on of the node, as it is now. Pool is empty
 // until the announcement interface is known.
 func (d *Director) Local() Local {
-	d.mu.Lock()
-	s := d.session
-	d.mu.Unlock()
+	s := d.present()
 	if s == nil {
 		return Local{}
 	}
@@ -221,11 +237,33 @@ func (d *Director) planned(pool string) bool {
 	return d.synced == pool
 }
 
-// hasPeers says whether another director of the pool could take over.
-func (d *Director) hasPeers() bool {
+// company is whether another director of the pool could take over.
+type company int
+
+const (
+	companyUnknown company = iota
+	alone
+	accompanied
+)
+
+func (d *Director) company() company {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return len(d.peers) > 0
+	switch {
+	case len(d.peers) > 0:
+		return accompanied
+	case d.peersKnown:
+		return alone
+	default:
+		return companyUnknown
+	}
+}
+
+// isPeer says whether the MAC is another director's.
+func (d *Director) isPeer(mac announce.MAC) bool {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.ContainsFunc(d.peers, func(p Peer) bool { return strings.EqualFold(p.MAC, mac.String()) })
 }
 
 // peerKernelAnswers names a peer whose kernel answers for the VIPs, if any.
@@ -257,15 +295,20 @@ func (d *Director) verdictsMissing() bool {
 }
 
 // found is told which VIPs are in the kernel: those that nobody knows are left
-// by an earlier process, and removed once it is certain that nobody wants them.
+// by an earlier process.
 func (d *Director) found(keys []netstate.Key) {
 	d.worker.Adopt(keys)
 	d.mu.Lock()
 	synced := d.pool != nil && d.synced == d.pool.Name && d.confirmed
 	d.mu.Unlock()
-	if !synced {
-		return
+	if synced {
+		d.removeUnknown()
 	}
+}
+
+// removeUnknown asks for the removal of what was found in the kernel and never
+// planned. It goes once it is certain that nobody wants it.
+func (d *Director) removeUnknown() {
 	for _, key := range d.worker.keys(func(e *entry) bool { return e.phase == adopted }) {
 		d.removals.request(key)
 	}

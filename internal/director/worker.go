@@ -2,6 +2,7 @@ package director
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -26,11 +27,15 @@ type Kernel interface {
 	Apply(context.Context, netstate.Op) error
 }
 
+// ErrUnconfirmed says that what is wanted of a key is known from a checkpoint
+// only, so that no service is made of it.
+var ErrUnconfirmed = errors.New("the API server has not confirmed the plan yet")
+
 // Outcome is how the last pass over a key ended.
 type Outcome struct {
 	// Programmed says that the kernel holds what is wanted of the key.
 	Programmed bool
-	// Err is why not; nil before the first pass too.
+	// Err is why not; nil while the plan waits for its pass too.
 	Err error
 	// State is what the kernel held after the pass, Connections what it counted
 	// at its start.
@@ -66,6 +71,19 @@ type entry struct {
 	outcome   Outcome
 	// ready says that the key was in the kernel at least once as it should be.
 	ready bool
+	// revision changes with what is wanted, so that a pass that began before does
+	// not speak for it.
+	revision int
+	// left is when the key began to leave.
+	left time.Time
+	// tell says that the next pass is to be told of even if it changes nothing.
+	tell bool
+}
+
+// await begins a new revision: until its pass nothing is known of it.
+func (e *entry) await() {
+	e.revision++
+	e.outcome.Programmed, e.outcome.Err = false, nil
 }
 
 // Worker brings the kernel to what is planned, one key at a time. It never
@@ -78,14 +96,24 @@ type Worker struct {
 	metrics  *Metrics
 	queue    workqueue.TypedRateLimitingInterface[netstate.Key]
 
+	// passing is held while a pass works. It is taken before mu.
+	passing sync.Mutex
+
 	mu      sync.Mutex
 	entries map[netstate.Key]*entry
-	// answering is the interface on which the kernel answers for every VIP, or
-	// empty.
-	answering string
+	answers answers
 	// blocked is why nothing may be changed in the kernel; nil if it may.
 	blocked  error
 	lastPass time.Time
+}
+
+// answers says whether the kernel is to answer for the VIPs itself.
+type answers struct {
+	// decided is false until somebody has said; what the kernel does then is left
+	// as an earlier process had it.
+	decided bool
+	// link is the interface that it answers on, or empty.
+	link string
 }
 
 const (
@@ -95,6 +123,8 @@ const (
 	// drainTimeout is how long a server that was removed from a VirtualServer
 	// keeps its connections (the API's drain.timeout has this default).
 	drainTimeout = 30 * time.Second
+	// drainLook is how often connections that have to end are counted.
+	drainLook = time.Second
 	// lingerTime is how long the kernel serves a VIP that is announced no more:
 	// neighbours keep sending for up to about 40 s.
 	lingerTime = 60 * time.Second
@@ -142,7 +172,7 @@ func (w *Worker) audit(ctx context.Context) {
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-			w.enqueueAll()
+			w.Audit()
 			w.idle()
 		}
 	}
@@ -171,9 +201,10 @@ func (w *Worker) Adopt(keys []netstate.Key) {
 }
 
 // Restore takes a plan from a checkpoint: weights follow health, but no
-// service is added or removed until the API confirms the plan.
-func (w *Worker) Restore(desired plan.Desired) {
-	w.set(desired, false)
+// service is added or removed until the API confirms the plan. False says that
+// it has done so before.
+func (w *Worker) Restore(desired plan.Desired) bool {
+	return w.set(desired, false)
 }
 
 // Program takes the plan of a key from the API.
@@ -181,7 +212,7 @@ func (w *Worker) Program(desired plan.Desired) {
 	w.set(desired, true)
 }
 
-func (w *Worker) set(desired plan.Desired, confirmed bool) {
+func (w *Worker) set(desired plan.Desired, confirmed bool) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	e := w.entries[desired.Key]
@@ -190,10 +221,19 @@ func (w *Worker) set(desired plan.Desired, confirmed bool) {
 		w.entries[desired.Key] = e
 	}
 	if e.confirmed && !confirmed {
-		return
+		return false
+	}
+	if e.phase != served || e.confirmed != confirmed || !sameState(e.desired.State, desired.State) {
+		e.await()
 	}
 	e.phase, e.desired, e.confirmed = served, desired, confirmed
 	w.queue.Add(desired.Key)
+	return true
+}
+
+func sameState(a, b netstate.State) bool {
+	return maps.Equal(a.Guard, b.Guard) && maps.Equal(a.Addresses, b.Addresses) &&
+		maps.Equal(a.Services, b.Services) && maps.Equal(a.Destinations, b.Destinations)
 }
 
 // Leave stops serving a key: from now on it is not to be announced, and when
@@ -205,32 +245,23 @@ func (w *Worker) Leave(key netstate.Key) {
 		w.mu.Unlock()
 		return
 	}
-	e.phase = leaving
+	e.await()
+	e.phase, e.left = leaving, time.Now()
 	w.mu.Unlock()
 	w.queue.Add(key)
-	time.AfterFunc(lingerTime, func() { w.remove(key) })
 	w.changed(key)
 }
 
-// remove ends the lingering of a key, unless it is served again.
-func (w *Worker) remove(key netstate.Key) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	if e := w.entries[key]; e != nil && e.phase == leaving {
-		e.phase = gone
-		w.queue.Add(key)
-	}
-}
-
 // Answer makes the kernel answer for every VIP on the interface, or, with an
-// empty name, no more.
+// empty name, no more. Until it is called what is in the kernel stays.
 func (w *Worker) Answer(link string) {
 	w.mu.Lock()
-	same := w.answering == link
-	w.answering = link
+	before := w.answers
+	w.answers = answers{decided: true, link: link}
+	same := w.answers == before
 	w.mu.Unlock()
 	if !same {
-		w.enqueueAll()
+		w.Audit()
 	}
 }
 
@@ -242,26 +273,36 @@ func (w *Worker) Block(reason error) {
 	w.blocked = reason
 	w.mu.Unlock()
 	if again {
-		w.enqueueAll()
+		w.Audit()
 	}
 }
 
-// Forget drops every key, without touching the kernel, and returns them.
+// Forget drops every key, without touching the kernel, and returns them. When
+// it returns no pass is under way any more: the kernel is the caller's.
 func (w *Worker) Forget() []netstate.Key {
-	keys := w.keys(func(*entry) bool { return true })
 	w.mu.Lock()
-	defer w.mu.Unlock()
+	keys := slices.Collect(maps.Keys(w.entries))
 	clear(w.entries)
+	w.answers = answers{}
+	w.mu.Unlock()
+	w.passing.Lock()
+	defer w.passing.Unlock()
 	return keys
 }
 
-// Enqueue has a key worked on: what its plan depends on besides the plan, such
-// as a verdict, has changed.
+// Enqueue has a key worked on, and told of: what its plan depends on besides
+// the plan, such as a verdict, has changed.
 func (w *Worker) Enqueue(key netstate.Key) {
-	w.queue.Add(key)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if e := w.entries[key]; e != nil {
+		e.tell = true
+		w.queue.Add(key)
+	}
 }
 
-func (w *Worker) enqueueAll() {
+// Audit has every key worked on.
+func (w *Worker) Audit() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	for key := range w.entries {
@@ -288,10 +329,12 @@ func (w *Worker) Announceable() []netstate.Key {
 	return w.keys(func(e *entry) bool { return e.ready && (e.phase == served || e.phase == adopted) })
 }
 
-// Unready lists, in order, the keys whose plan never got into the kernel.
+// Unready lists, in order, the keys whose plan waits for its first pass, or for
+// the worker to be let work. One that the kernel refuses is none of them: it
+// must not keep the others from being served.
 func (w *Worker) Unready() []netstate.Key {
 	return w.keys(func(e *entry) bool {
-		return e.phase == served && !e.ready && (e.outcome.Err == nil || w.blocked != nil)
+		return e.phase == served && !e.ready && (w.blocked != nil || e.outcome.Err == nil && !e.outcome.Programmed)
 	})
 }
 
@@ -312,6 +355,35 @@ func (w *Worker) Plans() []plan.Desired {
 		}
 	}
 	return plans
+}
+
+// Plan returns what is wanted of a key that is served; false if it is not.
+func (w *Worker) Plan(key netstate.Key) (plan.Desired, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.entries[key]
+	if e == nil || e.phase != served {
+		return plan.Desired{}, false
+	}
+	return e.desired, true
+}
+
+// Failures lists, in order, the keys that the kernel refuses, with why.
+func (w *Worker) Failures() []Failure {
+	keys := w.keys(func(e *entry) bool { return e.phase == served && e.outcome.Err != nil })
+	var failures []Failure
+	for _, key := range keys {
+		if outcome, _ := w.Outcome(key); outcome.Err != nil {
+			failures = append(failures, Failure{key, outcome.Err})
+		}
+	}
+	return failures
+}
+
+// Failure is why a key is not in the kernel as it should be.
+type Failure struct {
+	Key netstate.Key
+	Err error
 }
 
 func (w *Worker) keys(match func(*entry) bool) []netstate.Key {
@@ -337,31 +409,41 @@ func (w *Worker) LastPass() time.Time {
 
 // pass works on one key and notes how it ended.
 func (w *Worker) pass(ctx context.Context, key netstate.Key) {
+	w.passing.Lock()
+	defer w.passing.Unlock()
 	w.mu.Lock()
 	e := w.entries[key]
 	if e == nil {
 		w.mu.Unlock()
 		return
 	}
+	if e.phase == leaving && time.Since(e.left) >= lingerTime {
+		e.phase = gone
+		e.await()
+	}
 	job := *e
-	answering, blocked := w.answering, w.blocked
+	e.tell = false
+	how, blocked := w.answers, w.blocked
 	w.mu.Unlock()
 
 	if blocked != nil && job.phase != adopted {
 		outcome := job.outcome
 		outcome.Programmed, outcome.Err = false, blocked
-		w.settle(key, job, outcome)
+		w.settle(key, e, &job, outcome)
 		return
 	}
 	start := time.Now()
-	outcome, next := w.work(ctx, key, job, answering)
+	if blocked != nil {
+		how = answers{}
+	}
+	outcome, next := w.work(ctx, key, &job, how)
 	w.metrics.pass(time.Since(start), outcome.Err)
 	if ctx.Err() != nil {
 		return
 	}
-	w.settle(key, job, outcome)
+	w.settle(key, e, &job, outcome)
 	switch {
-	case outcome.Err != nil:
+	case outcome.Err != nil && !errors.Is(outcome.Err, ErrUnconfirmed):
 		w.log.Error("Programming a VIP", "vip", key, "error", outcome.Err)
 		w.queue.AddRateLimited(key)
 	case next > 0:
@@ -372,19 +454,25 @@ func (w *Worker) pass(ctx context.Context, key netstate.Key) {
 	}
 }
 
-// settle stores the outcome of a pass that worked from job.
-func (w *Worker) settle(key netstate.Key, job entry, outcome Outcome) {
+// settle stores the outcome of a pass over e that worked from job. One that
+// began before the plan changed only tells what the kernel holds: the key is
+// queued again for its new plan.
+func (w *Worker) settle(key netstate.Key, e, job *entry, outcome Outcome) {
 	w.mu.Lock()
 	w.lastPass = time.Now()
-	e := w.entries[key]
-	if e == nil {
+	if w.entries[key] != e {
 		w.mu.Unlock()
 		return
 	}
-	changed := outcome.differs(e.outcome)
-	e.outcome, e.draining = outcome, outcome.Draining
-	e.ready = e.ready || outcome.Programmed && len(outcome.State.Services) > 0
-	if e.phase == gone && job.phase == gone && outcome.Programmed {
+	e.draining = outcome.Draining
+	if e.revision != job.revision {
+		outcome.Programmed, outcome.Err = false, nil
+	}
+	changed := job.tell || outcome.differs(e.outcome)
+	e.outcome = outcome
+	inPlace := outcome.Programmed || errors.Is(outcome.Err, ErrUnconfirmed)
+	e.ready = e.ready || inPlace && len(outcome.State.Services) > 0
+	if e.phase == gone && outcome.Programmed {
 		delete(w.entries, key)
 		changed = true
 	}
@@ -406,49 +494,72 @@ func (o Outcome) differs(old Outcome) bool {
 
 // work observes, plans and applies. Next says when to look again although
 // nothing happened.
-func (w *Worker) work(ctx context.Context, key netstate.Key, job entry, answering string) (outcome Outcome, next time.Duration) {
+func (w *Worker) work(ctx context.Context, key netstate.Key, job *entry, how answers) (outcome Outcome, next time.Duration) {
 	have, err := w.kernel.Observe(ctx, key)
 	if err != nil {
-		return Outcome{Err: fmt.Errorf("reading what the kernel holds of %s: %w", key, err)}, 0
+		outcome = job.outcome
+		outcome.Programmed, outcome.Err = false, fmt.Errorf("reading what the kernel holds of %s: %w", key, err)
+		return outcome, 0
 	}
-	want, draining := w.want(job, have, answering)
+	want, draining := w.want(job, have, how)
 	outcome = Outcome{State: have.Clone(), Connections: have.Connections, Draining: draining}
 	for _, op := range netstate.Diff(have.State, want) {
-		if !job.permits(op) {
+		if !job.permits(op, have.State) {
+			outcome.Err = ErrUnconfirmed
 			continue
 		}
 		err := w.kernel.Apply(ctx, op)
 		w.metrics.operation(op, err)
 		if err != nil {
-			outcome.Err = fmt.Errorf("%s: %w", op, err)
+			outcome.Err = err
 			return outcome, 0
 		}
 		outcome.State.Perform(op)
 		w.log.Info("Changed the kernel", "vip", key, "operation", op.String())
 	}
-	outcome.Programmed = true
-	if len(draining) > 0 {
-		next = time.Second
+	outcome.Programmed = outcome.Err == nil
+	return outcome, job.lookAgain(draining)
+}
+
+// lookAgain returns when a key is due that nothing happens to; 0 is never.
+func (e *entry) lookAgain(draining map[netstate.DestinationKey]time.Time) time.Duration {
+	var next time.Duration
+	if e.phase == leaving {
+		next = max(lingerTime-time.Since(e.left), time.Millisecond)
 	}
-	return outcome, next
+	if len(draining) > 0 && (next == 0 || next > drainLook) {
+		next = drainLook
+	}
+	return next
 }
 
 // permits says whether an operation may be done: a plan that the API has not
 // confirmed (it is from a checkpoint, and may be old) adds and removes no
-// service.
-func (e entry) permits(op netstate.Op) bool {
+// service, and nothing that is of no use without one.
+func (e *entry) permits(op netstate.Op, have netstate.State) bool {
 	if e.phase != served || e.confirmed {
 		return true
 	}
-	_, service := op.(netstate.ServiceChange)
-	return !service
+	there := len(have.Services) > 0
+	switch change := op.(type) {
+	case netstate.ServiceChange:
+		return false
+	case netstate.DestinationChange:
+		_, there = have.Services[change.Entry.Service]
+	case netstate.GuardChange:
+		if change.Entry.Port != 0 {
+			vip := netstate.Key{Addr: change.Entry.VIP}
+			_, there = have.Services[netstate.ServiceKey{Key: vip, Protocol: change.Entry.Protocol, Port: change.Entry.Port}]
+		}
+	}
+	return there
 }
 
 // want returns what the kernel is to hold of a key in its phase.
-func (w *Worker) want(job entry, have netstate.Observation, answering string) (netstate.State, map[netstate.DestinationKey]time.Time) {
+func (w *Worker) want(job *entry, have netstate.Observation, how answers) (netstate.State, map[netstate.DestinationKey]time.Time) {
 	switch job.phase {
 	case adopted:
-		return have.State, nil
+		return how.in(withoutAnswers(have.State), have.State), nil
 	case gone:
 		return netstate.New(), nil
 	case leaving:
@@ -458,12 +569,28 @@ func (w *Worker) want(job entry, have netstate.Observation, answering string) (n
 	case served:
 	}
 	want, draining := plan.Want(job.desired, have, w.verdicts, job.draining, time.Now(), drainTimeout)
-	if answering != "" && job.phase == served {
-		for address := range job.desired.State.Addresses {
-			want.Addresses[netstate.AddressKey{Link: answering, Addr: address.Addr}] = netstate.Address{}
-		}
+	if job.phase == served {
+		want = how.in(want, have.State)
 	}
 	return want, draining
+}
+
+// in returns want with the addresses by which the kernel answers for its VIPs.
+func (a answers) in(want, have netstate.State) netstate.State {
+	addresses := maps.Clone(want.Addresses)
+	for vip := range want.Addresses {
+		if a.link != "" {
+			addresses[netstate.AddressKey{Link: a.link, Addr: vip.Addr}] = netstate.Address{}
+		}
+	}
+	for address, value := range have.Addresses {
+		_, stays := want.Addresses[netstate.AddressKey{Link: netstate.DummyLink, Addr: address.Addr}]
+		if !a.decided && stays && address.Link != netstate.DummyLink {
+			addresses[address] = value
+		}
+	}
+	want.Addresses = addresses
+	return want
 }
 
 // withoutAnswers returns the state without the addresses by which the kernel

@@ -28,6 +28,9 @@ type belief struct {
 	// unsureSince is when a write was last refused or left unanswered.
 	unsureSince time.Time
 	decidedAt   time.Time
+	// stalledAt is when the process last found that it had stood still for so
+	// long that requests may have failed for that alone.
+	stalledAt time.Time
 	// acquired says why the last acquisition was made, and since when nobody had
 	// been seen to hold or renew the Lease before it.
 	acquired acquisition
@@ -41,6 +44,9 @@ type acquisition struct {
 
 // decide decides, and remembers that it did.
 func (b *belief) decide(now time.Time) Decision {
+	if !b.decidedAt.IsZero() && now.Sub(b.decidedAt) > b.duration/6 {
+		b.stalledAt = now
+	}
 	d := Decide(View{
 		Now: now, LeaseDuration: b.duration,
 		Self: b.self, Lease: b.lease, Contact: b.contact, Own: b.own,
@@ -143,16 +149,21 @@ func (b *belief) refused(now time.Time) {
 	b.doubt(now)
 }
 
-// unanswered takes in that a write had no answer that says what became of it.
-func (b *belief) unanswered(now time.Time) {
-	b.failed(now)
+// unanswered takes in that a write that was sent at the given time had no answer
+// that says what became of it.
+func (b *belief) unanswered(now, sent time.Time) {
+	b.failed(now, sent)
 	b.doubt(now)
 }
 
-// failed takes in that a read had no answer that means anything.
-func (b *belief) failed(now time.Time) {
+// failed takes in that a request that was sent at the given time had no answer
+// that means anything. If the process stood still meanwhile that is no sign that
+// the API server is away.
+func (b *belief) failed(now, sent time.Time) {
 	b.wake(now)
-	b.contact.Failed = now
+	if b.stalledAt.Before(sent) {
+		b.contact.Failed = now
+	}
 }
 
 func (b *belief) doubt(now time.Time) {

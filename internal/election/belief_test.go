@@ -4,10 +4,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-
-	"github.com/google/go-cmp/cmp"
 )
 
 // version returns a Lease as the API server has it.
@@ -40,6 +39,12 @@ func TestBelief(t *testing.T) {
 	wrote := func(b *belief, now, sent int, d Decision, object *coordinationv1.Lease) {
 		b.sending(at(sent), d)
 		b.wrote(at(now), object)
+	}
+
+	awake := func(b *belief, from, to int) {
+		for ms := from; ms <= to; ms += 50 {
+			b.decide(at(ms))
+		}
 	}
 
 	cases := map[string]struct {
@@ -130,9 +135,31 @@ func TestBelief(t *testing.T) {
 		"a write without an answer leaves doubt and a failure": {
 			happens: func(b *belief) {
 				wrote(b, 200, 100, acquire, byUs("6", 100))
-				b.unanswered(at(2900))
+				awake(b, 200, 2900)
+				b.unanswered(at(2900), at(1900))
 			},
 			now: 4000, want: Decision{Announce: true, Epoch: 8, NextAt: at(5900), Reason: HoldingUnconfirmed},
+		},
+		"a request that the process slept through says nothing of the API": {
+			happens: func(b *belief) {
+				wrote(b, 200, 100, acquire, byUs("6", 100))
+				b.decide(at(1100))
+				b.decide(at(9000))
+				b.unanswered(at(9000), at(1100))
+				b.read(at(9000), at(9000), byUs("6", 100))
+			},
+			now: 9000, want: Decision{Write: Renew, Epoch: 8, Reason: Stalled},
+		},
+		"a request that was sent after a stall does": {
+			happens: func(b *belief) {
+				wrote(b, 200, 100, acquire, byUs("6", 100))
+				b.decide(at(1100))
+				b.decide(at(9000))
+				awake(b, 9000, 10_050)
+				b.failed(at(10_050), at(9050))
+			},
+			now:  10_050,
+			want: Decision{Announce: true, Write: Renew, Epoch: 8, NextAt: at(13_050), Reason: HoldingUnconfirmed},
 		},
 		"an answer that comes after a stall is worth what is left of it": {
 			happens: func(b *belief) {

@@ -195,8 +195,9 @@ type Decision struct {
 //   - A director that terminates stops announcing and then releases the Lease.
 //
 // What it promises when all directors use it and keep to Fence: as long as every
-// request is answered and nobody else writes the Lease, no two directors
-// announce at the same time, processes that stop and wake included. If somebody vacates or
+// request is answered within a sixth of the duration and nobody else writes the
+// Lease, no two directors announce at the same time, processes that stop and wake
+// included. If somebody vacates or
 // deletes the Lease by hand, its holder and the next one may both announce
 // until the former has seen the change: one duration at most, since it writes
 // every third of it and each write is answered or given up within a third. A

@@ -99,6 +99,14 @@ func TestDecide(t *testing.T) {
 			now: 0, self: idle, lease: vacant, contact: answered(0), own: Own{Announcing: true},
 			want: Decision{Announce: true, Write: Acquire, Epoch: 8, Reason: Reclaiming},
 		},
+		"an announcer takes back a vacated Lease while requests fail": {
+			now: 9000, self: idle, lease: unsure(vacant), contact: away(8900), own: Own{Announcing: true},
+			want: Decision{Announce: true, Epoch: 7, Reason: Reclaiming},
+		},
+		"an announcer that stood still has lost a vacated Lease": {
+			now: 9000, self: idle, lease: vacant, contact: answered(0), own: Own{Announcing: true},
+			want: Decision{Epoch: 7, Reason: Vacant},
+		},
 		"after a restart the node's Lease is taken over at once": {
 			now: 0, self: idle, lease: earlier, contact: answered(0), own: Own{Epoch: 7},
 			want: Decision{Write: Acquire, Epoch: 8, Reason: Restarted},

@@ -303,7 +303,7 @@ func (l *loop) send(ctx context.Context, d Decision, read *coordinationv1.Lease,
 	case isRefusal(err):
 		return func(b *belief, now time.Time) { b.refused(now) }
 	default:
-		return func(b *belief, now time.Time) { b.unanswered(now) }
+		return func(b *belief, now time.Time) { b.unanswered(now, sent) }
 	}
 }
 

@@ -4,14 +4,11 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
-	"testing"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"pgregory.net/rapid"
 )
 
 // The simulation runs two or three directors against one Lease in virtual time.
@@ -82,7 +79,7 @@ type node struct {
 }
 
 func newWorld(seed uint64, nodes int) *world {
-	w := &world{now: epochZero, rand: rand.New(rand.NewPCG(seed, 1)), epochs: map[int64]string{}, slowest: 300 * time.Millisecond}
+	w := &world{now: epochZero, rand: rand.New(rand.NewPCG(seed, 1)), epochs: map[int64]string{}, slowest: duration / 13}
 	for i := range nodes {
 		n := &node{w: w, name: string(rune('a' + i)), candidate: true}
 		w.nodes = append(w.nodes, n)
@@ -258,7 +255,7 @@ func (n *node) read() {
 			}
 		}
 	}, func() {
-		n.belief.failed(n.w.now)
+		n.belief.failed(n.w.now, sent)
 		n.decide()
 		n.readSoon()
 	})
@@ -289,7 +286,7 @@ func (n *node) write(d Decision) {
 		}
 	}, func() {
 		n.writing = false
-		n.belief.unanswered(n.w.now)
+		n.belief.unanswered(n.w.now, sent)
 		n.doubt()
 	})
 }
@@ -384,235 +381,4 @@ func (w *world) heal() {
 			n.read()
 		}
 	}
-}
-
-// fault is something that happens to a node or to the Lease.
-type fault func(w *world, n *node)
-
-func crashing(_ *world, n *node) { n.crash() }
-
-func starting(_ *world, n *node) {
-	if !n.running {
-		n.start()
-	}
-}
-
-func pausing(w *world, n *node) {
-	start := n.starts
-	n.paused = true
-	w.after(time.Duration(w.rand.IntN(10_000))*time.Millisecond, func() {
-		if n.running && n.starts == start && n.paused {
-			n.resume()
-		}
-	})
-}
-func leaving(_ *world, n *node)    { n.leaving = true }
-func cutting(_ *world, n *node)    { n.cut = true }
-func joining(_ *world, n *node)    { n.cut = false }
-func wavering(_ *world, n *node)   { n.candidate = !n.candidate }
-func deleting(w *world, _ *node)   { w.remove() }
-func vacating(w *world, _ *node)   { w.vacate() }
-func losing(w *world, _ *node)     { w.loss = 0.3 }
-func delivering(w *world, _ *node) { w.loss = 0 }
-
-// suffer lets a random history of faults happen.
-func suffer(t *rapid.T, w *world, faults map[string]fault) {
-	names := make([]string, 0, len(faults))
-	for name := range faults {
-		names = append(names, name)
-	}
-	// Draws have to be repeatable, which the order of a map is not.
-	slices.Sort(names)
-	for range rapid.IntRange(0, 25).Draw(t, "faults") {
-		w.run(time.Duration(rapid.IntRange(0, 5000).Draw(t, "wait")) * time.Millisecond)
-		name := rapid.SampledFrom(names).Draw(t, "fault")
-		faults[name](w, w.nodes[rapid.IntRange(0, len(w.nodes)-1).Draw(t, "node")])
-	}
-	w.run(2 * time.Second)
-}
-
-func draw(t *rapid.T) *world {
-	return newWorld(rapid.Uint64().Draw(t, "seed"), rapid.IntRange(2, 3).Draw(t, "nodes"))
-}
-
-// TestTwoDirectorsNeverAnnounceAtOnceWhileTheAPIAnswers: processes crash, stop,
-// wake, restart and leave, but every request is answered in time.
-func TestTwoDirectorsNeverAnnounceAtOnceWhileTheAPIAnswers(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := draw(t)
-		suffer(t, w, map[string]fault{
-			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
-		})
-		if w.violation != "" {
-			t.Fatal(w.violation)
-		}
-		if w.longest > 0 {
-			t.Fatalf("two directors announced for %s", w.longest)
-		}
-	})
-}
-
-// TestTwoDirectorsAnnounceForOneDurationAtMostAfterAnEdit: besides, somebody
-// deletes or vacates the Lease by hand.
-func TestTwoDirectorsAnnounceForOneDurationAtMostAfterAnEdit(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := draw(t)
-		suffer(t, w, map[string]fault{
-			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
-			"delete": deleting, "vacate": vacating,
-		})
-		if w.longest > duration {
-			t.Fatalf("two directors announced for %s", w.longest)
-		}
-	})
-}
-
-// TestEpochsHaveOneHolder: whatever the network does, each epoch of a Lease is
-// one process's, and only it ever announces it as confirmed.
-func TestEpochsHaveOneHolder(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := draw(t)
-		w.slowest = 900 * time.Millisecond // Some answers come too late, and some writes after they were given up.
-		suffer(t, w, map[string]fault{
-			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving,
-			"cut": cutting, "join": joining, "lose": losing, "deliver": delivering, "vacate": vacating,
-		})
-		if w.violation != "" {
-			t.Fatal(w.violation)
-		}
-	})
-}
-
-// TestOneDirectorAnnouncesInTheEnd: after any history one of those that live and
-// reach the API server announces, and only one.
-func TestOneDirectorAnnouncesInTheEnd(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := draw(t)
-		suffer(t, w, map[string]fault{
-			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
-			"cut": cutting, "join": joining, "lose": losing, "deliver": delivering,
-			"delete": deleting, "vacate": vacating,
-		})
-		w.heal()
-		// A Lease that is ours alone for another duration, then the time to read
-		// and to acquire.
-		w.run(3 * duration)
-		if got := w.announcers(); len(got) != 1 || !got[0].decision.Confirmed {
-			t.Fatalf("%d directors announce in the end: %+v", len(got), w.state())
-		}
-		gone := w.announcers()[0]
-		gone.crash()
-		// Expiry, an acquisition that takes two round trips of 600 ms at most.
-		w.run(duration + 2*time.Second)
-		if got := w.announcers(); len(got) != 1 || got[0] == gone {
-			t.Fatalf("%d directors announce after %s crashed: %+v", len(got), gone.name, w.state())
-		}
-	})
-}
-
-func (w *world) state() []string {
-	var states []string
-	for _, n := range w.nodes {
-		states = append(states, fmt.Sprintf("%s: running %t, %+v, lease %+v", n.name, n.running, n.decision, n.belief.lease))
-	}
-	return states
-}
-
-// TestALoneHolderNeverStops: without the API server, and through restarts of
-// its process, the holder goes on.
-func TestALoneHolderNeverStops(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(rapid.Uint64().Draw(t, "seed"), 1)
-		holder := w.nodes[0]
-		w.run(3 * duration)
-		if len(w.announcers()) != 1 {
-			t.Fatal("it did not begin to announce")
-		}
-		holder.cut = true
-		for range rapid.IntRange(1, 10).Draw(t, "stretches") {
-			if rapid.Bool().Draw(t, "restart") {
-				holder.crash()
-				w.run(time.Duration(rapid.IntRange(0, 20_000).Draw(t, "down")) * time.Millisecond)
-				holder.start()
-				// It learns that the API server is away by a request that is not
-				// answered within a third of the duration.
-				w.run(duration/3 + tick)
-			}
-			end := w.now.Add(time.Duration(rapid.IntRange(0, 60_000).Draw(t, "up")) * time.Millisecond)
-			for w.now.Before(end) {
-				w.run(tick / 2)
-				if len(w.announcers()) != 1 {
-					t.Fatalf("nobody announces at %s: %+v", w.now.Sub(epochZero), holder.decision)
-				}
-			}
-		}
-		holder.cut = false
-		for range 200 {
-			w.run(tick)
-			if len(w.announcers()) != 1 {
-				t.Fatalf("it stopped when the API server came back: %+v", holder.decision)
-			}
-		}
-		if !holder.decision.Confirmed {
-			t.Fatalf("its claim is not confirmed: %+v", holder.decision)
-		}
-	})
-}
-
-// TestALiveHolderKeepsTheGroup: what others do, and how late news of it comes,
-// does not make a holder stop that reaches the API server; nor does a deletion
-// of its Lease, if those that could make it anew know of it as soon.
-func TestALiveHolderKeepsTheGroup(t *testing.T) {
-	cases := map[string][]fault{
-		"others come and go":   {crashing, starting, pausing, wavering, cutting, joining},
-		"the Lease is deleted": {crashing, starting, wavering, deleting},
-	}
-	for name, faults := range cases {
-		t.Run(name, func(t *testing.T) {
-			rapid.Check(t, func(t *rapid.T) { holdOn(t, faults) })
-		})
-	}
-}
-
-func holdOn(t *rapid.T, faults []fault) {
-	w := draw(t)
-	w.slowest = 450 * time.Millisecond
-	w.run(3 * duration)
-	holders := w.announcers()
-	if len(holders) != 1 {
-		t.Fatalf("%d directors announce", len(holders))
-	}
-	others := slices.DeleteFunc(slices.Clone(w.nodes), func(n *node) bool { return n == holders[0] })
-	for range rapid.IntRange(0, 15).Draw(t, "faults") {
-		happens := faults[rapid.IntRange(0, len(faults)-1).Draw(t, "fault")]
-		happens(w, others[rapid.IntRange(0, len(others)-1).Draw(t, "node")])
-		for range rapid.IntRange(0, 60).Draw(t, "wait") {
-			w.run(tick)
-			if !slices.Contains(w.announcers(), holders[0]) {
-				t.Fatalf("%s stopped: %+v", holders[0].name, w.state())
-			}
-		}
-	}
-}
-
-// TestAReleaseIsTakenAtOnce bounds the time without an announcer when a
-// director leaves.
-func TestAReleaseIsTakenAtOnce(t *testing.T) {
-	rapid.Check(t, func(t *rapid.T) {
-		w := newWorld(rapid.Uint64().Draw(t, "seed"), 2)
-		w.slowest = 10 * time.Millisecond
-		w.run(3 * duration)
-		before := w.announcers()
-		if len(before) != 1 {
-			t.Fatalf("%d directors announce", len(before))
-		}
-		w.run(time.Duration(rapid.IntRange(0, 1000).Draw(t, "phase")) * time.Millisecond)
-		before[0].leaving = true
-		// The next decision, a release, an event, an acquisition; or first the
-		// end of a renewal that is under way, and a read.
-		w.run(tick + 150*time.Millisecond)
-		if got := w.announcers(); len(got) != 1 || got[0] == before[0] {
-			t.Fatalf("%d directors announce: %+v", len(got), w.state())
-		}
-	})
 }

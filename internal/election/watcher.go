@@ -110,7 +110,7 @@ func (w *watcher) get(ctx context.Context) (version string, ok bool) {
 		w.tell(ctx, func(b *belief, now time.Time) { b.read(now, sent, nil) })
 		return "", true
 	case err != nil:
-		w.tell(ctx, func(b *belief, now time.Time) { b.failed(now) })
+		w.tell(ctx, func(b *belief, now time.Time) { b.failed(now, sent) })
 		return "", false
 	}
 	w.tell(ctx, func(b *belief, now time.Time) { b.read(now, sent, object) })

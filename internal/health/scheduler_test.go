@@ -66,6 +66,14 @@ func (s *script) startsOf(target Target) []time.Time {
 	return s.starts[target]
 }
 
+// concurrency says whether tries of one target overlapped, and how many of all
+// targets ran at once at most.
+func (s *script) concurrency() (overlap bool, most int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.overlap, s.most
+}
+
 func (s *script) slow(takes time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -232,7 +240,7 @@ func TestTriesNeverOverlapAndAreNotMadeUpFor(t *testing.T) {
 		if diff := cmp.Diff(want, got); diff != "" {
 			t.Errorf("starts (-want +got):\n%s", diff)
 		}
-		if checker.overlap {
+		if overlap, _ := checker.concurrency(); overlap {
 			t.Error("two tries of one probe ran at once")
 		}
 	})
@@ -319,8 +327,8 @@ func TestTriesAtOnceAreBounded(t *testing.T) {
 		}
 		s.SetFor("a", probes)
 		time.Sleep(5 * time.Second)
-		if checker.most != 50 {
-			t.Errorf("%d tries at once, want 50", checker.most)
+		if _, most := checker.concurrency(); most != 50 {
+			t.Errorf("%d tries at once, want 50", most)
 		}
 		for probe, report := range s.Reports("a") {
 			if report.Verdict != Up {
@@ -359,20 +367,25 @@ func TestNotificationsSeeWhatTheyAnnounce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		checker := newScript()
 		probe := Probe{target(1), schedule}
-		var seen []Verdict
+		seen := make(chan Verdict, 10)
 		var s *Scheduler
 		s = NewScheduler(Options{Checkers: Checkers{TCP: checker}, Jitter: still, OnChange: func(owner string) {
-			seen = append(seen, s.Report(probe).Verdict)
+			seen <- s.Report(probe).Verdict
 			s.SetFor(owner, []Probe{probe})
 		}})
-		defer s.Close()
 		s.SetFor("a", []Probe{probe})
 		time.Sleep(5 * time.Second)
 		checker.set(probe.Target, errRefused)
 		time.Sleep(5 * time.Second)
 		checker.set(probe.Target, nil)
 		time.Sleep(5 * time.Second)
-		if diff := cmp.Diff([]Verdict{Up, Down, Up}, seen); diff != "" {
+		s.Close() // Nobody sends any more.
+		close(seen)
+		var got []Verdict
+		for verdict := range seen {
+			got = append(got, verdict)
+		}
+		if diff := cmp.Diff([]Verdict{Up, Down, Up}, got); diff != "" {
 			t.Errorf("verdicts (-want +got):\n%s", diff)
 		}
 	})

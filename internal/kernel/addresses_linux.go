@@ -66,8 +66,9 @@ func hostNet(addr netip.Addr) *net.IPNet {
 	return &net.IPNet{IP: net.IP(addr.AsSlice()), Mask: net.CIDRMask(addr.BitLen(), addr.BitLen())}
 }
 
-// deleteAddress takes an address off a link, with the local route that was made
-// for it: the kernel does not take that away when its source was changed.
+// deleteAddress takes an address off a link, and its local route: once the
+// route's source is another, kernels differ in whether it goes along (6.1 takes
+// it, 6.18 leaves it, and the VIP then still counts as local).
 func (c *Client) deleteAddress(link netlink.Link, addr netip.Addr) error {
 	err := c.route.AddrDel(link, &netlink.Addr{IPNet: hostNet(addr)})
 	if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
@@ -90,9 +91,9 @@ func (c *Client) deleteAddress(link netlink.Link, addr netip.Addr) error {
 // ensureLocalRoute sees to it that the address has its route in the table local
 // and that packets of the node's own to it get source, if one is given.
 //
-// A new route is put before the old one, which then goes: there is no moment
-// without one, and where the VIP is on the announcement interface too, this one
-// is found first.
+// A new route is made before the old one goes: there is no moment without one.
+// Where the VIP is on the announcement interface too, the route of
+// netstate.DummyLink is the first, which decides about the source.
 func (c *Client) ensureLocalRoute(link netlink.Link, addr, source netip.Addr) error {
 	old, found, err := c.localRoute(link, addr)
 	if err != nil {
@@ -113,8 +114,11 @@ func (c *Client) ensureLocalRoute(link netlink.Link, addr, source netip.Addr) er
 	if source.IsValid() {
 		route.Src = net.IP(source.AsSlice())
 	}
-	// RouteAddEcmp is a plain NLM_F_CREATE: prepend.
-	if err := c.route.RouteAddEcmp(&route); err != nil && !errors.Is(err, unix.EEXIST) {
+	add := c.route.RouteAppend
+	if link.Attrs().Name == netstate.DummyLink {
+		add = c.route.RouteAddEcmp // a plain NLM_F_CREATE, which for IPv4 prepends
+	}
+	if err := add(&route); err != nil && !errors.Is(err, unix.EEXIST) {
 		return fmt.Errorf("adding the local route with source %s: %w", route.Src, err)
 	}
 	if !found {

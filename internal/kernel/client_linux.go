@@ -29,7 +29,8 @@ type Options struct {
 	// under /run. Empty is /run/lvs-operator.
 	StateDir string
 	// Timeout is how long the kernel may take for one exchange before the client
-	// gives it up with ErrLostReply, whatever the context allows; 0 is 5 s.
+	// gives it up with ErrLostReply, whatever the context allows; 0 is 10 s (the
+	// first of a kind may make the kernel load a module).
 	Timeout time.Duration
 }
 
@@ -37,7 +38,7 @@ type Options struct {
 const (
 	DefaultSysctls  = "/proc/sys/net"
 	DefaultStateDir = "/run/lvs-operator"
-	DefaultTimeout  = 5 * time.Second
+	DefaultTimeout  = 10 * time.Second
 )
 
 // Client works on one network namespace. Its methods may be called

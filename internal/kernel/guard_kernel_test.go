@@ -287,17 +287,22 @@ func TestAnIPv6GuardDropsWhatIsNoService(t *testing.T) {
 }
 
 func TestLaterFragmentsPass(t *testing.T) {
-	for name, tc := range map[string]struct{ vip, text string }{
-		"IPv4": {vip4, web4},
-		"IPv6": {vip6, "guard 2001:db8::100\naddress 2001:db8::100 dev dummy-lvs\n"},
-	} {
+	cases := map[string]struct{ vip, server string }{
+		"IPv4": {vip4, "192.0.2.21"},
+		"IPv6": {vip6, "2001:db8::21"},
+	}
+	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			l := newLab(t)
-			l.serve(guarded, tc.text)
-			// An echo of 4000 bytes comes in three fragments each way; no connection
-			// tracking puts them together here before the guard sees them.
-			if err := l.client.PingSize(tc.vip, 4000); err != nil {
-				t.Error(err)
+			service := netip.AddrPortFrom(netip.MustParseAddr(tc.vip), 53).String()
+			server := netip.AddrPortFrom(netip.MustParseAddr(tc.server), 53).String()
+			l.servers[0].ServeUDP(service, "s1")
+			l.serve(guarded, "guard "+tc.vip+"\nguard UDP "+service+"\naddress "+tc.vip+" dev dummy-lvs\n"+
+				"service UDP "+service+" rr\ndestination UDP "+service+" "+server+" DR weight 1\n")
+			// 4000 bytes come in three fragments; no connection tracking puts them
+			// together here before the guard sees them.
+			if answer, err := l.client.AskLong(service, 4000); err != nil || answer != "s1" {
+				t.Errorf("the answer is %q, %v", answer, err)
 			}
 		})
 	}

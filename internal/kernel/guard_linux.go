@@ -20,7 +20,7 @@ import (
 // nft opens a connection for one batch of the guard's table.
 func (c *Client) nft() (*nftables.Conn, error) {
 	conn, err := nftables.New(
-		nftables.WithNetNSFd(int(c.netns.handle)),
+		nftables.WithNetNSFd(c.netns.fd()),
 		nftables.WithSockOptions(func(conn *mdnetlink.Conn) error {
 			return conn.SetDeadline(time.Now().Add(c.opts.Timeout))
 		}),
@@ -191,7 +191,7 @@ func (c *Client) readGuard(ctx context.Context, known, seen map[netstate.GuardKe
 	if len(known) == 0 {
 		return ctx.Err()
 	}
-	conn, err := mdnetlink.Dial(unix.NETLINK_NETFILTER, &mdnetlink.Config{NetNS: int(c.netns.handle)})
+	conn, err := mdnetlink.Dial(unix.NETLINK_NETFILTER, &mdnetlink.Config{NetNS: c.netns.fd()})
 	if err != nil {
 		return fmt.Errorf("opening nftables: %w", err)
 	}
@@ -268,37 +268,4 @@ func (g guard) upToDate(conn *nftables.Conn) bool {
 		}
 	}
 	return true
-}
-
-func (c *Client) watchGuard(ctx context.Context) (<-chan struct{}, error) {
-	conn, err := nftables.New(nftables.WithNetNSFd(int(c.netns.handle)))
-	if err != nil {
-		return nil, fmt.Errorf("opening nftables: %w", err)
-	}
-	monitor := nftables.NewMonitor(
-		nftables.WithMonitorAction(nftables.MonitorActionDel),
-		nftables.WithMonitorObject(nftables.MonitorObjectTables),
-	)
-	events, err := conn.AddGenerationalMonitor(monitor)
-	if err != nil {
-		return nil, fmt.Errorf("watching the guard: %w", err)
-	}
-	gone := make(chan struct{}, 1)
-	stop := context.AfterFunc(ctx, func() { _ = monitor.Close() })
-	go func() {
-		defer close(gone)
-		defer stop()
-		for batch := range events {
-			for _, event := range batch.Changes {
-				table, ok := event.Data.(*nftables.Table)
-				if ok && table.Name == guardTable && table.Family == nftables.TableFamilyINet {
-					select {
-					case gone <- struct{}{}:
-					default: // one is waiting to be received
-					}
-				}
-			}
-		}
-	}()
-	return gone, nil
 }

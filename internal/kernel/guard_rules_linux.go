@@ -149,21 +149,21 @@ var (
 // ICMP and ICMPv6 first of all: IPVS hands errors on to the real servers.
 func preroutingRules(link string) []guardRule {
 	rules := []guardRule{{"drop spoofed sources on " + link, concat(
-		ipv4.is(), interfaceIs(link), ipv4.notIn(ipv4.source, "vips"), sourceIsLocal(), drop(),
+		ipv4.is(), interfaceIs(link), ipv4.isNoVIP(ipv4.source), sourceIsLocal(), drop(),
 	)}}
 	for _, f := range []family{ipv4, ipv6} {
 		rules = append(rules, guardRule{"untracked from a VIP, IPv" + f.name, concat(
-			f.is(), f.in(f.source, "vips"), untracked(),
+			f.is(), f.isVIP(f.source), untracked(),
 		)})
 	}
 	rules = append(rules,
-		guardRule{"later fragments, IPv4", concat(ipv4.is(), ipv4.in(ipv4.dest, "vips"), laterFragment4(), accept())},
-		guardRule{"later fragments, IPv6", concat(ipv6.is(), ipv6.in(ipv6.dest, "vips"), laterFragment6(), accept())},
+		guardRule{"later fragments, IPv4", concat(ipv4.is(), ipv4.isVIP(ipv4.dest), laterFragment4(), accept())},
+		guardRule{"later fragments, IPv6", concat(ipv6.is(), ipv6.isVIP(ipv6.dest), laterFragment6(), accept())},
 	)
 	for _, f := range []family{ipv4, ipv6} {
 		rules = append(rules,
 			guardRule{"services, IPv" + f.name, concat(f.is(), f.isService(), counter(), untracked(), accept())},
-			guardRule{"no service, IPv" + f.name, concat(f.is(), f.in(f.dest, "vips"), protocolHasPorts(), drop())},
+			guardRule{"no service, IPv" + f.name, concat(f.is(), f.isVIP(f.dest), protocolHasPorts(), drop())},
 		)
 	}
 	return rules
@@ -174,8 +174,8 @@ func outputRules() []guardRule {
 	var rules []guardRule
 	for _, f := range []family{ipv4, ipv6} {
 		rules = append(rules,
-			guardRule{"untracked to a VIP, IPv" + f.name, concat(f.is(), f.in(f.dest, "vips"), untracked())},
-			guardRule{"untracked from a VIP, IPv" + f.name, concat(f.is(), f.in(f.source, "vips"), untracked())},
+			guardRule{"untracked to a VIP, IPv" + f.name, concat(f.is(), f.isVIP(f.dest), untracked())},
+			guardRule{"untracked from a VIP, IPv" + f.name, concat(f.is(), f.isVIP(f.source), untracked())},
 		)
 	}
 	return rules
@@ -200,12 +200,12 @@ func (f family) address(offset uint32) *expr.Payload {
 	return &expr.Payload{Base: expr.PayloadBaseNetworkHeader, Offset: offset, Len: f.size, DestRegister: unix.NFT_REG_1}
 }
 
-func (f family) in(offset uint32, set string) []expr.Any {
-	return []expr.Any{f.address(offset), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set + f.name}}
+func (f family) isVIP(offset uint32) []expr.Any {
+	return []expr.Any{f.address(offset), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: "vips" + f.name}}
 }
 
-func (f family) notIn(offset uint32, set string) []expr.Any {
-	return []expr.Any{f.address(offset), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set + f.name, Invert: true}}
+func (f family) isNoVIP(offset uint32) []expr.Any {
+	return []expr.Any{f.address(offset), &expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: "vips" + f.name, Invert: true}}
 }
 
 // isService loads address, protocol and destination port into neighbouring

@@ -118,7 +118,10 @@ func exchange[T any](ctx context.Context, c *ipvsConn, fn func(ipvsHandle) (T, e
 	if errors.Is(err, errAbandoned) {
 		c.handle.Close()
 		c.handle = nil
-		return zero, fmt.Errorf("%w: %w", ErrLostReply, context.Cause(ctx))
+		if cause := context.Cause(ctx); !errors.Is(cause, ErrLostReply) {
+			return zero, fmt.Errorf("%w: %w", ErrLostReply, cause)
+		}
+		return zero, ErrLostReply
 	}
 	if errors.Is(err, unix.ENOENT) {
 		// ENOENT is also what the kernel says to a family that is gone.

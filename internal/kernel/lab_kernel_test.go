@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -22,6 +23,9 @@ const (
 	director4  = "192.0.2.2"
 	client4    = "192.0.2.10"
 )
+
+// patience is for a guest that shares a busy machine.
+const patience = time.Minute
 
 // lab is a client, a director and two real servers on one segment.
 type lab struct {
@@ -55,7 +59,7 @@ func newLab(t *testing.T) *lab {
 
 func prepareServer(t *testing.T, ns *netlab.NS) {
 	t.Helper()
-	server, err := kernel.NewRealServer(kernel.Options{NetNS: ns.Path(), StateDir: t.TempDir()})
+	server, err := kernel.NewRealServer(kernel.Options{NetNS: ns.Path(), StateDir: t.TempDir(), Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -68,7 +72,7 @@ func prepareServer(t *testing.T, ns *netlab.NS) {
 // open makes a client of a namespace with a record of its own.
 func open(t *testing.T, ns *netlab.NS) *kernel.Client {
 	t.Helper()
-	client, err := kernel.New(kernel.Options{NetNS: ns.Path(), StateDir: t.TempDir()})
+	client, err := kernel.New(kernel.Options{NetNS: ns.Path(), StateDir: t.TempDir(), Timeout: patience})
 	if err != nil {
 		t.Fatal(err)
 	}

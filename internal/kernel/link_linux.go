@@ -58,36 +58,51 @@ func (c *Client) watchLink(ctx context.Context, name string) (<-chan Link, error
 	states := make(chan Link, 1)
 	go func() {
 		defer close(states)
-		defer func() { stop() }()
-		var last *Link
-		for {
-			state, err := c.link(ctx, name)
-			if ctx.Err() != nil {
-				return
-			}
-			if err == nil || errors.Is(err, ErrNoLink) {
-				if last == nil || !reflect.DeepEqual(*last, state) {
-					replace(states, state)
-					last = &state
-				}
-			}
-			select {
-			case <-ctx.Done():
-				return
-			case _, ok := <-changed:
-				if ok {
-					continue
-				}
-			}
+		reported := reporter{states: states}
+		for err == nil && c.followLink(ctx, name, changed, &reported) {
 			// The kernel dropped messages: subscribe anew, then read.
 			stop()
-			if changed, stop, err = c.subscribe(); err != nil {
-				stop = func() {}
-				return
-			}
+			changed, stop, err = c.subscribe()
+		}
+		if err == nil {
+			stop()
 		}
 	}()
 	return states, nil
+}
+
+// followLink reports until ctx ends (false) or the subscription breaks (true).
+func (c *Client) followLink(ctx context.Context, name string, changed <-chan struct{}, reported *reporter) bool {
+	for {
+		state, err := c.link(ctx, name)
+		if ctx.Err() != nil {
+			return false
+		}
+		if err == nil || errors.Is(err, ErrNoLink) {
+			reported.report(state)
+		}
+		select {
+		case <-ctx.Done():
+			return false
+		case _, ok := <-changed:
+			if !ok {
+				return true
+			}
+		}
+	}
+}
+
+// reporter sends states that differ from the last one.
+type reporter struct {
+	states chan Link
+	last   *Link
+}
+
+func (r *reporter) report(state Link) {
+	if r.last == nil || !reflect.DeepEqual(*r.last, state) {
+		replace(r.states, state)
+		r.last = &state
+	}
 }
 
 // replace puts a state into a channel of one, in place of an older one.
@@ -148,6 +163,6 @@ func (c *Client) subscribe() (changed <-chan struct{}, stop func(), err error) {
 }
 
 func drain[T any](ch <-chan T) {
-	for range ch { //nolint:revive // only the end matters
+	for range ch {
 	}
 }

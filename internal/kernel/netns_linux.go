@@ -10,22 +10,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// namespace is an open network namespace.
+// namespace is a network namespace to work on.
 type namespace struct {
+	// handle is none for the process's own namespace. Entering a namespace, even
+	// one's own, takes CAP_SYS_ADMIN, which a director does not have.
 	handle netns.NsHandle
 	// foreign says that it is not the one that this process runs in, so that
 	// code has to be brought into it.
 	foreign bool
 }
 
-// openNamespace opens the namespace at path, or that of the calling thread.
+// openNamespace opens the namespace at path; without one it is the process's.
 func openNamespace(path string) (namespace, error) {
 	if path == "" {
-		handle, err := netns.Get()
-		if err != nil {
-			return namespace{}, fmt.Errorf("opening the network namespace: %w", err)
-		}
-		return namespace{handle: handle}, nil
+		return namespace{handle: netns.None()}, nil
 	}
 	handle, err := netns.GetFromPath(path)
 	if err != nil {
@@ -34,10 +32,27 @@ func openNamespace(path string) (namespace, error) {
 	return namespace{handle: handle, foreign: true}, nil
 }
 
-// path names the open namespace for those who can only take a path.
-func (n namespace) path() string { return fmt.Sprintf("/proc/self/fd/%d", int(n.handle)) }
+// path names the open namespace for those who can only take a path; empty is
+// the process's own.
+func (n namespace) path() string {
+	if !n.foreign {
+		return ""
+	}
+	return fmt.Sprintf("/proc/self/fd/%d", int(n.handle))
+}
+
+// fd is the namespace for those to whom 0 is the process's own.
+func (n namespace) fd() int {
+	if !n.foreign {
+		return 0
+	}
+	return int(n.handle)
+}
 
 func (n namespace) close() error {
+	if !n.foreign {
+		return nil
+	}
 	if err := n.handle.Close(); err != nil {
 		return fmt.Errorf("closing the network namespace: %w", err)
 	}

@@ -60,11 +60,14 @@ type Change[K entry, V comparable] struct {
 	Value V
 }
 
-// The four kinds of operations.
 type (
-	GuardChange       = Change[GuardKey, Present]
-	AddressChange     = Change[AddressKey, Address]
-	ServiceChange     = Change[ServiceKey, Service]
+	// GuardChange is an operation on an entry of the guard.
+	GuardChange = Change[GuardKey, Present]
+	// AddressChange is an operation on an address.
+	AddressChange = Change[AddressKey, Address]
+	// ServiceChange is an operation on an IPVS service.
+	ServiceChange = Change[ServiceKey, Service]
+	// DestinationChange is an operation on a destination of a service.
 	DestinationChange = Change[DestinationKey, Destination]
 )
 

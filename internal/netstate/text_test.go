@@ -119,12 +119,14 @@ func TestTextThatIsNoState(t *testing.T) {
 func TestStateThatHasNoText(t *testing.T) {
 	vip := netip.MustParseAddr("192.0.2.1")
 	cases := map[string]func(State){
-		"a link of two words":    func(s State) { s.Addresses[AddressKey{"eth 0", vip}] = Address{} },
-		"a link without a name":  func(s State) { s.Addresses[AddressKey{"", vip}] = Address{} },
-		"no address":             func(s State) { s.Guard[GuardKey{}] = Present{} },
-		"no scheduler":           func(s State) { s.Services[ServiceKey{Key{Addr: vip}, TCP, 80}] = Service{} },
-		"mark and address":       func(s State) { s.Services[ServiceKey{Key{vip, 7}, 0, 0}] = Service{Scheduler: "rr"} },
-		"a part of a second":     func(s State) { s.Services[ServiceKey{Key{Addr: vip}, TCP, 80}] = Service{Scheduler: "rr", Persistence: 1} },
+		"a link of two words":   func(s State) { s.Addresses[AddressKey{"eth 0", vip}] = Address{} },
+		"a link without a name": func(s State) { s.Addresses[AddressKey{"", vip}] = Address{} },
+		"no address":            func(s State) { s.Guard[GuardKey{}] = Present{} },
+		"no scheduler":          func(s State) { s.Services[ServiceKey{Key{Addr: vip}, TCP, 80}] = Service{} },
+		"mark and address":      func(s State) { s.Services[ServiceKey{Key{vip, 7}, 0, 0}] = Service{Scheduler: "rr"} },
+		"a part of a second": func(s State) {
+			s.Services[ServiceKey{Key{Addr: vip}, TCP, 80}] = Service{Scheduler: "rr", Persistence: 1}
+		},
 		"a destination for none": func(s State) { s.Destinations[DestinationKey{}] = Destination{} },
 	}
 	for name, spoil := range cases {

@@ -268,6 +268,42 @@ func TestForClaims(t *testing.T) {
 	}
 }
 
+// TestForNamesTheSameFaultWhateverTheOrder: with several, it is the first by
+// address.
+func TestForNamesTheSameFaultWhateverTheOrder(t *testing.T) {
+	for name, tc := range map[string]struct {
+		one, other *server
+		want       string
+	}{
+		"real servers": {
+			one:   makeServer("shop", "web", 0).realServers("9.9.9.9", "8.8.8.8"),
+			other: makeServer("shop", "web", 0).realServers("8.8.8.8", "9.9.9.9"),
+			want:  "8.8.8.8",
+		},
+		"addresses": {
+			one:   makeServer("shop", "web", 0).addresses("192.168.11.200", "9.9.9.9", "8.8.8.8"),
+			other: makeServer("shop", "web", 0).addresses("8.8.8.8", "9.9.9.9", "192.168.11.200"),
+			want:  "8.8.8.8",
+		},
+		"one that is named twice": {
+			one:   makeServer("shop", "web", 0).realServers("192.168.11.135", "192.168.11.138", "192.168.11.135"),
+			other: makeServer("shop", "web", 0).realServers("192.168.11.138", "192.168.11.135", "192.168.11.135"),
+			want:  "192.168.11.135 is named twice",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, one := For(testSnapshot("192.168.11.200", tc.one.obj()))
+			_, other := For(testSnapshot("192.168.11.200", tc.other.obj()))
+			if diff := cmp.Diff(one, other); diff != "" {
+				t.Errorf("rejections depend on order:\n%s", diff)
+			}
+			if len(one) != 1 || !strings.Contains(one[0].Message, tc.want) {
+				t.Errorf("rejections = %v, want one with %q", one, tc.want)
+			}
+		})
+	}
+}
+
 func deleting(s *server) *server {
 	now := metav1.NewTime(birth.Add(time.Hour))
 	s.DeletionTimestamp = &now

@@ -4,6 +4,7 @@ package kerneltest_test
 
 import (
 	"testing"
+	"time"
 
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/kernel/kerneltest"
@@ -16,7 +17,7 @@ func TestKernelKeepsTheContract(t *testing.T) {
 		ns.Dummy("eth0")
 		ns.Address("eth0", "198.51.100.2/24")
 		ns.Address("eth0", "198.51.100.3/24")
-		client, err := kernel.New(kernel.Options{NetNS: ns.Path(), StateDir: t.TempDir()})
+		client, err := kernel.New(kernel.Options{NetNS: ns.Path(), StateDir: t.TempDir(), Timeout: time.Minute})
 		if err != nil {
 			t.Fatal(err)
 		}

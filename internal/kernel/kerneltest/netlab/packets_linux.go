@@ -35,10 +35,17 @@ func (n *NS) DeleteLocalRoutes(addr netip.Addr) {
 }
 
 // Ping asks for one echo.
-func (n *NS) Ping(addr string) error { return n.PingSize(addr, 16) }
+func (n *NS) Ping(addr string) error { return n.ping(addr, patience) }
 
-// PingSize asks for one echo of so many bytes.
-func (n *NS) PingSize(addr string, size int) error {
+// Silent says that nobody answers for an address.
+func (n *NS) Silent(addr string) error {
+	if n.ping(addr, refusal) == nil {
+		return fmt.Errorf("%s answers", addr)
+	}
+	return nil
+}
+
+func (n *NS) ping(addr string, limit time.Duration) error {
 	to := netip.MustParseAddr(addr)
 	network, proto, request, reply := "ip4:icmp", 1, icmp.Type(ipv4.ICMPTypeEcho), icmp.Type(ipv4.ICMPTypeEchoReply)
 	if to.Is6() {
@@ -54,7 +61,7 @@ func (n *NS) PingSize(addr string, size int) error {
 		return err
 	}
 	defer conn.Close() //nolint:errcheck // nothing is written after the question
-	question := icmp.Message{Type: request, Body: &icmp.Echo{ID: 7, Seq: 1, Data: make([]byte, size)}}
+	question := icmp.Message{Type: request, Body: &icmp.Echo{ID: 7, Seq: 1, Data: make([]byte, 16)}}
 	data, err := question.Marshal(nil)
 	if err != nil {
 		return err
@@ -62,8 +69,8 @@ func (n *NS) PingSize(addr string, size int) error {
 	if _, err := conn.WriteTo(data, &net.IPAddr{IP: net.IP(to.AsSlice())}); err != nil {
 		return err
 	}
-	_ = conn.SetReadDeadline(time.Now().Add(patience))
-	buf := make([]byte, size+100)
+	_ = conn.SetReadDeadline(time.Now().Add(limit))
+	buf := make([]byte, 128)
 	for {
 		length, from, err := conn.ReadFrom(buf)
 		if err != nil {
@@ -205,4 +212,27 @@ func (n *NS) ServeEcho(address string) {
 			}()
 		}
 	}()
+}
+
+// LabelledAddress puts an address with a label on a link.
+func (n *NS) LabelledAddress(link, prefix, label string) {
+	n.t.Helper()
+	addr, err := netlink.ParseAddr(prefix)
+	n.must("parsing "+prefix, err)
+	addr.Label = label
+	n.must("adding "+prefix+" to "+link, n.links.AddrAdd(n.Link(link), addr))
+}
+
+// DeleteAddress takes an address off a link.
+func (n *NS) DeleteAddress(link, prefix string) {
+	n.t.Helper()
+	addr, err := netlink.ParseAddr(prefix)
+	n.must("parsing "+prefix, err)
+	n.must("deleting "+prefix, n.links.AddrDel(n.Link(link), addr))
+}
+
+// Gateway makes a default route.
+func (n *NS) Gateway(addr string) {
+	n.t.Helper()
+	n.must("adding a default route", n.links.RouteAdd(&netlink.Route{Gw: net.ParseIP(addr)}))
 }

@@ -14,7 +14,7 @@ import (
 // patience is how long a test waits for an answer that has to come; refusal how
 // long for one that must not.
 const (
-	patience = 5 * time.Second
+	patience = 20 * time.Second
 	refusal  = 700 * time.Millisecond
 )
 
@@ -69,19 +69,25 @@ func (n *NS) ServeUDP(address, name string) {
 // Ask connects (tcp, udp), optionally from a source address, and returns what
 // the server says.
 func (n *NS) Ask(network, source, address string) (string, error) {
-	return n.ask(network, source, address, patience)
+	return n.ask(network, source, address, 1, patience)
+}
+
+// AskLong is Ask over UDP with a question of so many bytes: one that does not
+// fit into a frame comes in fragments.
+func (n *NS) AskLong(address string, size int) (string, error) {
+	return n.ask("udp", "", address, size, patience)
 }
 
 // Refused says that address does not answer: by a refusal or by silence.
 func (n *NS) Refused(network, address string) error {
-	answer, err := n.ask(network, "", address, refusal)
+	answer, err := n.ask(network, "", address, 1, refusal)
 	if err == nil {
 		return fmt.Errorf("%s answers %q", address, answer)
 	}
 	return nil
 }
 
-func (n *NS) ask(network, source, address string, limit time.Duration) (string, error) {
+func (n *NS) ask(network, source, address string, size int, limit time.Duration) (string, error) {
 	deadline := time.Now().Add(limit)
 	dialer := net.Dialer{Deadline: deadline}
 	if source != "" {
@@ -103,16 +109,16 @@ func (n *NS) ask(network, source, address string, limit time.Duration) (string, 
 	defer conn.Close() //nolint:errcheck // nothing is written after the question
 	_ = conn.SetDeadline(deadline)
 	if network == "udp" {
-		if _, err := conn.Write([]byte("?")); err != nil {
+		if _, err := conn.Write(make([]byte, size)); err != nil {
 			return "", err
 		}
 	}
 	buf := make([]byte, 64)
-	size, err := conn.Read(buf)
+	length, err := conn.Read(buf)
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return "", ErrNoAnswer
 	}
-	return string(buf[:size]), err
+	return string(buf[:length]), err
 }
 
 // Sniff counts IPv4 and IPv6 frames that come in on a link and that match, until

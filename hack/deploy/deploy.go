@@ -1,0 +1,171 @@
+// Package deploy installs the operator into a lab as a user would into a
+// cluster: the image, the chart, and realserver on the hosts outside.
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"runtime"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+
+	"github.com/lvs-operator/lvs-operator/hack/image/assemble"
+	"github.com/lvs-operator/lvs-operator/hack/lab/cluster"
+	"github.com/lvs-operator/lvs-operator/hack/lab/toolchain"
+	"github.com/lvs-operator/lvs-operator/hack/lab/wire"
+)
+
+const (
+	// Namespace is where the operator is installed.
+	Namespace = "lvs-operator-system"
+	// Release is the name of the chart's release.
+	Release = "lvs-operator"
+	// DaemonSet is the name of the directors' DaemonSet.
+	DaemonSet = "lvs-operator-director"
+
+	imageTag = "lvs-operator.local/lvs-operator:dev"
+)
+
+// Deployment is the operator in a lab.
+type Deployment struct {
+	Lab *cluster.Lab
+	// Root is the top of the source tree.
+	Root     string
+	Progress io.Writer
+
+	realserver string
+	helm       string
+}
+
+// New prepares a deployment of the source tree that holds the working
+// directory: it builds the programs and loads the image into the nodes.
+func New(ctx context.Context, lab *cluster.Lab, progress io.Writer) (*Deployment, error) {
+	root, err := findRoot()
+	if err != nil {
+		return nil, err
+	}
+	tools, err := toolchain.New(progress)
+	if err != nil {
+		return nil, err
+	}
+	d := &Deployment{Lab: lab, Root: root, Progress: progress}
+	if d.helm, err = tools.Ensure(ctx, "helm"); err != nil {
+		return nil, err
+	}
+	programs, err := assemble.Programs(ctx, assemble.Source{Dir: root, Packages: assemble.Packages(), Architecture: runtime.GOARCH})
+	if err != nil {
+		return nil, err
+	}
+	out := filepath.Join(root, "out")
+	if err := os.MkdirAll(filepath.Join(out, "bin"), 0o755); err != nil {
+		return nil, fmt.Errorf("making the output folder: %w", err)
+	}
+	d.realserver = filepath.Join(out, "bin", "realserver")
+	if err := replace(d.realserver, programs["/realserver"]); err != nil {
+		return nil, err
+	}
+	image, err := assemble.Image(programs, runtime.GOARCH)
+	if err != nil {
+		return nil, err
+	}
+	tag, err := name.NewTag(imageTag)
+	if err != nil {
+		return nil, fmt.Errorf("reading the image's name: %w", err)
+	}
+	archive := filepath.Join(out, "image.tar")
+	if err := tarball.WriteToFile(archive, tag, image); err != nil {
+		return nil, fmt.Errorf("writing the image: %w", err)
+	}
+	return d, lab.Load(ctx, archive)
+}
+
+// replace writes a program anew: one that runs is not written over.
+func replace(path string, content []byte) error {
+	if len(content) == 0 {
+		return fmt.Errorf("the program for %s was not built", path)
+	}
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("replacing %s: %w", path, err)
+	}
+	if err := os.WriteFile(path, content, 0o755); err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return nil
+}
+
+func findRoot() (string, error) {
+	dir, err := os.Getwd()
+	if err != nil {
+		return "", fmt.Errorf("finding the source tree: %w", err)
+	}
+	for ; ; dir = filepath.Dir(dir) {
+		if _, err := os.Stat(filepath.Join(dir, "charts", "lvs-operator", "Chart.yaml")); err == nil {
+			return dir, nil
+		}
+		if dir == filepath.Dir(dir) {
+			return "", errors.New("finding the source tree: no parent of the working directory holds charts/lvs-operator")
+		}
+	}
+}
+
+// Values are what the lab sets of the chart's values, for helm's --set.
+func Values() []string {
+	return []string{
+		"image.tag=dev",
+		"apiServer.host=10.99.0.1",
+		"pool.allow[0].addresses={192.168.11.200-192.168.11.229,fd00:11::200-fd00:11::220}",
+		"pool.allow[0].realServers={192.168.11.0/24,fd00:11::/64}",
+	}
+}
+
+// Install installs or upgrades the chart and waits until its pods are ready.
+func (d *Deployment) Install(ctx context.Context, values ...string) error {
+	args := []string{
+		"upgrade", "--install", Release, filepath.Join(d.Root, "charts", "lvs-operator"),
+		"--namespace", Namespace, "--create-namespace", "--wait", "--timeout", "5m",
+	}
+	for _, value := range append(Values(), values...) {
+		args = append(args, "--set", value)
+	}
+	return d.Helm(ctx, args...)
+}
+
+// Helm runs helm against the lab.
+func (d *Deployment) Helm(ctx context.Context, args ...string) error {
+	command := exec.CommandContext(ctx, d.helm, args...)
+	command.Env = append(os.Environ(), "KUBECONFIG="+d.Lab.Kubeconfig())
+	var said bytes.Buffer
+	command.Stdout, command.Stderr = &said, &said
+	if err := command.Run(); err != nil {
+		return fmt.Errorf("running helm %s: %w\n%s", args[0], err, said.String())
+	}
+	return nil
+}
+
+// RealServer runs realserver on a host outside the cluster and returns what it
+// wrote.
+func (d *Deployment) RealServer(ctx context.Context, host string, args ...string) (string, error) {
+	var out, problems bytes.Buffer
+	code, err := d.Lab.Exec(ctx, host, d.RealServerCommand(host, args...), wire.Streams{Stdout: &out, Stderr: &problems})
+	if err != nil {
+		return out.String(), fmt.Errorf("running realserver on %s: %w", host, err)
+	}
+	if code != 0 {
+		return out.String(), fmt.Errorf("realserver on %s ended with %d: %s", host, code, problems.String())
+	}
+	return out.String(), nil
+}
+
+// RealServerCommand is how realserver is run on a host. Hosts share this
+// machine's files, so each has a state directory of its own.
+func (d *Deployment) RealServerCommand(host string, args ...string) []string {
+	state := filepath.Join("/run/lvs-operator-lab", d.Lab.Config().Name, "realserver-"+host)
+	return append([]string{d.realserver, args[0], "--state-dir", state}, args[1:]...)
+}

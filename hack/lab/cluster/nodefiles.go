@@ -1,0 +1,158 @@
+package cluster
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/lvs-operator/lvs-operator/hack/lab/node"
+	"github.com/lvs-operator/lvs-operator/hack/lab/rootfs"
+)
+
+// pauseImage holds pods' namespaces; ResponderImage is a real server as a pod.
+const (
+	pauseImage = "lvs-lab.local/pause:1"
+	// ResponderImage is on every node; it answers HTTP and datagrams on port 80
+	// with the pod's name, see hack/lab/responder.
+	ResponderImage = "lvs-lab.local/responder:1"
+)
+
+// containerdSocket is containerd's default, which ctr and the agents of the
+// project use too.
+const containerdSocket = "/run/containerd/containerd.sock"
+
+// boot is what the agent of a node does.
+func (l *Lab) boot(n Node) node.Boot {
+	return node.Boot{
+		Hostname: n.Name,
+		Setup:    l.setup(n),
+		Services: []node.Service{
+			{
+				Name:  "containerd",
+				Args:  []string{"containerd"},
+				Ready: containerdSocket,
+				Then:  [][]string{{"sh", "-c", "for i in " + node.ImagesDir + "/*.tar; do ctr -n k8s.io images import --local $i || exit; done"}},
+			},
+			{Name: "kubelet", Args: kubeletArgs(n)},
+			{Name: "kube-proxy", Args: []string{
+				"kube-proxy", "--kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig", "--proxy-mode=iptables",
+				"--cluster-cidr=" + clusterCIDR, "--hostname-override=" + n.Name,
+			}},
+		},
+	}
+}
+
+func kubeletArgs(n Node) []string {
+	args := []string{
+		"kubelet", "--config=/etc/kubernetes/kubelet.yaml", "--kubeconfig=/etc/kubernetes/kubelet.kubeconfig",
+		"--hostname-override=" + n.Name, "--node-ip=" + n.Management.Addr().String(),
+		"--root-dir=/var/lib/kubelet", "--cert-dir=/var/lib/kubelet/pki",
+	}
+	if n.Director {
+		args = append(args, "--node-labels="+DirectorLabel+"=true")
+	}
+	return args
+}
+
+func (l *Lab) setup(n Node) [][]string {
+	commands := []string{
+		// kube-proxy sets its limits at once, and ends if it can't.
+		"modprobe nf_conntrack",
+		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0",
+		"ip address add " + n.Segment.String() + " dev eth0",
+		"ip address add " + n.Segment6.String() + " dev eth0 nodad",
+		"ip address add " + n.Management.String() + " dev eth1",
+		"ip link set eth0 up",
+		"ip link set eth1 up",
+		"ip route add default via " + controlAddress,
+		"ip route add " + farNetwork + " via " + routerAddress,
+		"ip route add " + farNetwork6 + " via " + routerAddress6,
+	}
+	for _, other := range l.config.Nodes() {
+		if other.Name != n.Name {
+			commands = append(commands, fmt.Sprintf("ip route add %s via %s", other.PodCIDR, other.Management.Addr()))
+		}
+	}
+	var setup [][]string
+	for _, command := range commands {
+		setup = append(setup, strings.Fields(command))
+	}
+	return setup
+}
+
+// overlay is the node's own files.
+func (l *Lab) overlay(n Node, creds *credentials) map[string][]byte {
+	hosts := "127.0.0.1 localhost\n::1 localhost\n"
+	for _, other := range l.config.Nodes() {
+		hosts += other.Management.Addr().String() + " " + other.Name + "\n"
+	}
+	return map[string][]byte{
+		"/etc/hostname":                         []byte(n.Name + "\n"),
+		"/etc/hosts":                            []byte(hosts),
+		"/etc/machine-id":                       fmt.Appendf(nil, "%032x\n", n.Number),
+		"/etc/containerd/config.toml":           []byte(containerdConfig),
+		"/etc/cni/net.d/10-lab.conflist":        fmt.Appendf(nil, cniConfig, n.PodCIDR),
+		"/etc/kubernetes/ca.crt":                creds.ca,
+		"/etc/kubernetes/kubelet.yaml":          []byte(kubeletConfig),
+		"/etc/kubernetes/kubelet.kubeconfig":    creds.kubeconfig(nodeUser(n.Name)),
+		"/etc/kubernetes/kube-proxy.kubeconfig": creds.kubeconfig(proxyUser),
+	}
+}
+
+const containerdConfig = `version = 3
+[plugins."io.containerd.cri.v1.images"]
+  snapshotter = "overlayfs"
+[plugins."io.containerd.cri.v1.images".pinned_images]
+  sandbox = "` + pauseImage + `"
+[plugins."io.containerd.cri.v1.runtime"]
+  disable_apparmor = true
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc]
+  runtime_type = "io.containerd.runc.v2"
+[plugins."io.containerd.cri.v1.runtime".containerd.runtimes.runc.options]
+  BinaryName = "` + rootfs.BinDir + `/runc"
+  SystemdCgroup = false
+[plugins."io.containerd.cri.v1.runtime".cni]
+  bin_dirs = ["` + rootfs.CNIDir + `"]
+  conf_dir = "/etc/cni/net.d"
+`
+
+// cniConfig routes pods: they are not on the directors' segment.
+const cniConfig = `{
+  "cniVersion": "1.0.0",
+  "name": "lab",
+  "plugins": [
+    {
+      "type": "ptp",
+      "ipMasq": false,
+      "ipam": {
+        "type": "host-local",
+        "dataDir": "/var/lib/cni/networks",
+        "ranges": [[{"subnet": "%s"}]],
+        "routes": [{"dst": "0.0.0.0/0"}]
+      }
+    },
+    {"type": "portmap", "capabilities": {"portMappings": true}}
+  ]
+}
+`
+
+// kubeletConfig has short periods for the node's status and lease, to match
+// the controller manager's short patience.
+const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
+kind: KubeletConfiguration
+cgroupDriver: cgroupfs
+failSwapOn: false
+enforceNodeAllocatable: ["none"]
+containerRuntimeEndpoint: unix://` + containerdSocket + `
+authentication:
+  anonymous: {enabled: false}
+  webhook: {enabled: true}
+  x509: {clientCAFile: /etc/kubernetes/ca.crt}
+authorization: {mode: Webhook}
+makeIPTablesUtilChains: false
+resolvConf: ""
+clusterDNS: []
+evictionHard: {nodefs.available: "1%", imagefs.available: "1%", memory.available: "50Mi"}
+imageGCHighThresholdPercent: 100
+nodeStatusUpdateFrequency: 4s
+nodeLeaseDurationSeconds: 12
+`

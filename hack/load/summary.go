@@ -1,0 +1,59 @@
+package load
+
+import (
+	"maps"
+	"slices"
+	"time"
+)
+
+// Summary is what a stretch of requests shows.
+type Summary struct {
+	Requests, Failed int
+	// PerServer counts the answers of each real server.
+	PerServer map[string]int
+	// Outage is the longest time from the start of a failed request to the
+	// start of the next that succeeded (or of the last, if none did); 0 if none
+	// failed.
+	Outage time.Duration
+	// Errors are the distinct reasons of failures, at most five of them.
+	Errors []string
+}
+
+// Summarize counts results, which may come in any order.
+func Summarize(results []Result) Summary {
+	results = sorted(results)
+	s := Summary{Requests: len(results), PerServer: map[string]int{}}
+	reasons := map[string]struct{}{}
+	var down time.Time
+	for _, result := range results {
+		if result.Err == nil {
+			s.PerServer[result.Server]++
+			s.Outage = max(s.Outage, since(down, result.Start))
+			down = time.Time{}
+			continue
+		}
+		s.Failed++
+		reasons[result.Err.Error()] = struct{}{}
+		if down.IsZero() {
+			down = result.Start
+		}
+	}
+	if len(results) > 0 {
+		s.Outage = max(s.Outage, since(down, results[len(results)-1].Start))
+	}
+	s.Errors = slices.Sorted(maps.Keys(reasons))
+	s.Errors = s.Errors[:min(len(s.Errors), 5)]
+	return s
+}
+
+func since(down, now time.Time) time.Duration {
+	if down.IsZero() {
+		return 0
+	}
+	return now.Sub(down)
+}
+
+// sorted returns the results in the order of their starts.
+func sorted(results []Result) []Result {
+	return slices.SortedStableFunc(slices.Values(results), func(a, b Result) int { return a.Start.Compare(b.Start) })
+}

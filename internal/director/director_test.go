@@ -1,0 +1,357 @@
+package director
+
+import (
+	"maps"
+	"net/netip"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+)
+
+// active is a director that is alone, active, and serves vip1.
+func active(t *testing.T, l *leases, dir string) *process {
+	t.Helper()
+	p := start(t, "lb-1", newNode(11), l, dir)
+	p.Join(pool())
+	p.SetPeers(nil)
+	pass(time.Second)
+	p.plan(vip1)
+	pass(5 * time.Second)
+	if !p.Active() || !p.Announces(vip1.Addr) || l.holder() != "lb-1" {
+		t.Fatalf("not active: %+v, the Lease is %q's", p.Status(), l.holder())
+	}
+	return p
+}
+
+func answering(s netstate.State) netstate.State {
+	s.Addresses = maps.Clone(s.Addresses)
+	for address := range maps.Clone(s.Addresses) {
+		s.Addresses[netstate.AddressKey{Link: "eth0", Addr: address.Addr}] = netstate.Address{}
+	}
+	return s
+}
+
+func TestADirectorThatIsAloneServesAndTheKernelAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := active(t, &leases{}, t.TempDir())
+		expect(t, p.node.fake, answering(desired(vip1, rs1, rs2).State))
+		if err := p.Ready(); err != nil {
+			t.Errorf("not ready: %v", err)
+		}
+		status := p.Status()
+		if !status.KernelAnswers || !status.Programmed || status.VIPs != 1 || status.Address != netip.MustParseAddr("192.168.11.11") {
+			t.Errorf("status = %+v", status)
+		}
+		// The VIP on the interface is neither the node's own nor its source.
+		pass(2 * prepareAudit)
+		local := p.Local()
+		if len(local.Own) != 1 || local.Own[0] != status.Address || local.Source != status.Address {
+			t.Errorf("local = %+v", local)
+		}
+
+		p.SetPeers([]Peer{{Node: "lb-2"}})
+		pass(time.Second)
+		expect(t, p.node.fake, desired(vip1, rs1, rs2).State)
+	})
+}
+
+func TestARestartLosesNothing(t *testing.T) {
+	for name, away := range map[string]bool{"with the API": false, "with the API away": true} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, dir := &leases{}, t.TempDir()
+				first := active(t, l, dir)
+				l.setAway(away)
+				pass(time.Second)
+				first.stop()
+				held := map[bool]string{false: "", true: "lb-1"}[away]
+				if l.holder() != held {
+					t.Errorf("after the end the Lease is %q's", l.holder())
+				}
+				before := len(first.node.fake.Applied())
+				expect(t, first.node.fake, answering(desired(vip1, rs1, rs2).State))
+
+				second := start(t, "lb-1", first.node, l, dir)
+				if !away {
+					pass(time.Second)
+					second.Join(pool())
+					second.plan(vip1)
+				}
+				pass(2 * syncPatience)
+				if !second.Active() || !second.Announces(vip1.Addr) {
+					t.Errorf("not active: %+v", second.Status())
+				}
+				if err := second.Ready(); err != nil {
+					t.Errorf("not ready: %v", err)
+				}
+				if ops := first.node.fake.Applied()[before:]; len(ops) > 0 {
+					t.Errorf("the restart changed the kernel: %v", ops)
+				}
+				// Then the API is there, and has one VIP more.
+				l.setAway(false)
+				second.Join(pool())
+				second.SetPeers(nil)
+				second.plan(vip1, vip2)
+				pass(2 * time.Second)
+				expect(t, second.node.fake, answering(desired(vip1, rs1, rs2).State), answering(desired(vip2, rs1, rs2).State))
+			})
+		})
+	}
+}
+
+func TestTheAPIServerGoesAndNothingIsDropped(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &leases{}
+		p := active(t, l, t.TempDir())
+		l.setAway(true)
+		for range 100 {
+			pass(time.Second)
+			if !p.Active() || !p.Announces(vip1.Addr) {
+				t.Fatal("the director stopped")
+			}
+		}
+		if p.Status().APIReachable {
+			t.Error("the API server counts as reachable")
+		}
+		// Drift is repaired all the same.
+		p.node.fake.Meddle(func(s netstate.State) { clear(s.Services); clear(s.Destinations) })
+		pass(auditInterval)
+		expect(t, p.node.fake, answering(desired(vip1, rs1, rs2).State))
+	})
+}
+
+func TestWhatWasDeletedWhileTheDirectorWasDownGoesAfterTheNextStart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, dir := &leases{}, t.TempDir()
+		first := active(t, l, dir)
+		first.plan(vip2)
+		pass(time.Second)
+		first.stop()
+		second := start(t, "lb-1", first.node, l, dir)
+		second.Join(pool())
+		second.SetPeers(nil)
+		pass(time.Second)
+		second.plan(vip1) // And not vip2.
+		pass(removalDoubt)
+		if !second.Announces(vip2.Addr) {
+			t.Error("withdrawn on one list")
+		}
+		pass(2 * removalGather)
+		if second.Announces(vip2.Addr) || !second.Announces(vip1.Addr) {
+			t.Error("announces what nobody wants, or not what is")
+		}
+		pass(lingerTime)
+		expect(t, second.node.fake, answering(desired(vip1, rs1, rs2).State))
+	})
+}
+
+func TestASecondDirectorIsWarmAndSilentAndTakesOver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &leases{}
+		first := active(t, l, t.TempDir())
+		second := start(t, "lb-2", newNode(12), l, t.TempDir())
+		second.Join(pool())
+		second.SetPeers([]Peer{{Node: "lb-1", KernelAnswers: true}})
+		pass(time.Second)
+		second.plan(vip1)
+		pass(time.Minute)
+		if second.Active() || second.Announces(vip1.Addr) {
+			t.Fatal("two directors announce")
+		}
+		expect(t, second.node.fake, desired(vip1, rs1, rs2).State)
+		if w := second.Status().Waiting; w.For != WaitingForPeer || !strings.Contains(w.Message, "lb-1") {
+			t.Errorf("waiting = %+v", w)
+		}
+		if err := second.Ready(); err != nil {
+			t.Errorf("a standby is not ready: %v", err)
+		}
+		first.SetPeers([]Peer{{Node: "lb-2"}})
+		second.SetPeers([]Peer{{Node: "lb-1"}})
+		pass(time.Second)
+		first.stop()
+		pass(time.Second)
+		if !second.Active() || !second.Announces(vip1.Addr) || l.holder() != "lb-2" {
+			t.Errorf("no takeover: %+v", second.Status())
+		}
+		if last := second.Status().Last; last == nil || !last.Active {
+			t.Errorf("last transition = %+v", last)
+		}
+	})
+}
+
+func TestLeavingCleansUpAndWhatFailsIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, dir := &leases{}, t.TempDir()
+		p := active(t, l, dir)
+		restores := 0
+		p.node.Script(func(c kernelCall) kernelFault {
+			if c.Method == "Restore" {
+				if restores++; restores == 1 {
+					return kernelFails
+				}
+			}
+			return kernelWorks
+		})
+		if err := p.Leave(t.Context()); err == nil || !p.Marked() {
+			t.Errorf("err = %v, marked: %t", err, p.Marked())
+		}
+		if l.holder() != "" || p.PoolName() != "" || p.Active() {
+			t.Errorf("the Lease is %q's, the pool %q", l.holder(), p.PoolName())
+		}
+		p.Program(desired(vip1, rs1)) // What was on its way comes too late.
+		if err := p.Leave(t.Context()); err != nil || p.Marked() {
+			t.Errorf("err = %v, marked: %t", err, p.Marked())
+		}
+		pass(2 * auditInterval)
+		expect(t, p.node.fake)
+		if p.store.load() != nil {
+			t.Error("the checkpoint is still there")
+		}
+		if err := p.Ready(); err != nil {
+			t.Errorf("in no pool: %v", err)
+		}
+
+		p.Join(pool())
+		pass(time.Second)
+		p.plan(vip1)
+		pass(5 * time.Second)
+		if !p.Active() {
+			t.Errorf("back in the pool: %+v", p.Status())
+		}
+	})
+}
+
+func TestANodeWithoutIPVSTakesPartAsSoonAsItHasIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(11)
+		n.setIPVS(false)
+		p := start(t, "lb-1", n, &leases{}, t.TempDir())
+		if err := p.Ready(); err == nil {
+			t.Error("ready before it is known which pool it is in")
+		}
+		p.Join(pool())
+		pass(time.Second)
+		p.plan(vip1)
+		pass(time.Minute)
+		status := p.Status()
+		if status.Err == nil || status.Facts.IPVS || status.Announcing || p.Ready() == nil || p.Alive() != nil {
+			t.Errorf("status = %+v, ready: %v, alive: %v", status, p.Ready(), p.Alive())
+		}
+		n.setIPVS(true)
+		pass(prepareRetry + time.Second)
+		if !p.Active() || p.Ready() != nil {
+			t.Errorf("status = %+v, ready: %v", p.Status(), p.Ready())
+		}
+		expect(t, n.fake, desired(vip1, rs1, rs2).State) // It is not known whether it is alone.
+	})
+}
+
+func TestAFlushedGuardIsBackAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := active(t, &leases{}, t.TempDir())
+		p.node.fake.FlushGuard()
+		p.node.guard <- struct{}{}
+		pass(time.Second)
+		expect(t, p.node.fake, answering(desired(vip1, rs1, rs2).State))
+	})
+}
+
+func TestChangedSettingsReachTheNode(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := active(t, &leases{}, t.TempDir())
+		changed := pool()
+		changed.Timeouts = netstate.Timeouts{TCP: time.Minute}
+		p.Join(changed)
+		pass(time.Second)
+		if prepared, _ := p.node.fake.Node(); prepared.Timeouts != changed.Timeouts {
+			t.Errorf("prepared %+v", prepared)
+		}
+		if !p.Active() || !p.Announces(vip1.Addr) {
+			t.Error("a changed setting ended the announcement")
+		}
+	})
+}
+
+func TestWhyADirectorIsNoCandidate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNode(11)
+		n.link.Running = false
+		p := start(t, "lb-1", n, &leases{}, t.TempDir())
+		want := func(wait Wait) {
+			t.Helper()
+			pass(time.Second)
+			if got := p.Status().Waiting; got.For != wait {
+				t.Errorf("waiting for %d (%s), want %d", got.For, got.Message, wait)
+			}
+		}
+		want(WaitingForPool)
+		n.setIPVS(false)
+		p.Join(pool())
+		want(WaitingForNode)
+		n.setIPVS(true)
+		pass(prepareRetry)
+		want(WaitingForLink)
+		up := n.link
+		up.Running = true
+		n.news <- up
+		want(WaitingForPlan)
+		p.worker.Block(ErrPending)
+		p.plan(vip1)
+		want(WaitingForKernel)
+		p.worker.Block(nil)
+		p.SetPeers([]Peer{{Node: "lb-2", KernelAnswers: true}})
+		want(WaitingForPeer)
+		p.SetPeers(nil)
+		want(WaitingForNothing)
+	})
+}
+
+func TestClaimsOfAVIP(t *testing.T) {
+	stranger, peer := announce.MAC{2, 9}, announce.MAC{2, 8}
+	for name, tc := range map[string]struct {
+		decision election.Decision
+		since    time.Duration
+		mac      announce.MAC
+		want     bool
+	}{
+		"of a stranger":                     {election.Decision{Announce: true}, time.Second, stranger, true},
+		"of a peer":                         {election.Decision{Announce: true, Confirmed: true}, time.Minute, peer, true},
+		"of a peer, just after a takeover":  {election.Decision{Announce: true, Confirmed: true}, time.Second, peer, false},
+		"of a peer that may hold the Lease": {election.Decision{Announce: true}, time.Minute, peer, false},
+		"on a standby":                      {election.Decision{}, time.Minute, stranger, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				d := &Director{peers: []Peer{{Node: "lb-2", MAC: strings.ToUpper(peer.String())}}}
+				s := &session{d: d, decision: tc.decision, since: time.Now().Add(-tc.since)}
+				if got := s.disputes(announce.Claim{VIP: vip1.Addr, MAC: tc.mac, When: time.Now()}); got != tc.want {
+					t.Errorf("a conflict: %t, want %t", got, tc.want)
+				}
+				if (s.presentConflict() != nil) != tc.want {
+					t.Errorf("conflict = %v", s.presentConflict())
+				}
+				time.Sleep(2 * conflictFade)
+				if s.presentConflict() != nil {
+					t.Error("a conflict stays for ever")
+				}
+			})
+		})
+	}
+}
+
+func TestAFailedLookAtTheNodeForgetsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := active(t, &leases{}, t.TempDir())
+		before := p.Local()
+		p.present().noteNode(kernel.Facts{}, errBroken)
+		if after := p.Local(); after.Pool != before.Pool || len(after.Own) != len(before.Own) {
+			t.Errorf("local = %+v, before %+v", after, before)
+		}
+	})
+}

@@ -1,0 +1,260 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	coordinationv1 "k8s.io/api/coordination/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/watch"
+
+	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/kernel/kerneltest"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+)
+
+var (
+	leaseResource = schema.GroupResource{Group: "coordination.k8s.io", Resource: "leases"}
+	errAway       = errors.New("connection refused")
+)
+
+// leases are one Lease in memory, for any number of directors.
+type leases struct {
+	mu       sync.Mutex
+	away     bool
+	version  int
+	lease    *coordinationv1.Lease
+	watchers []*watch.RaceFreeFakeWatcher
+}
+
+func (l *leases) setAway(away bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.away = away
+	if away {
+		for _, w := range l.watchers {
+			w.Stop()
+		}
+		l.watchers = nil
+	}
+}
+
+func (l *leases) holder() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.lease == nil || l.lease.Spec.HolderIdentity == nil {
+		return ""
+	}
+	return *l.lease.Spec.HolderIdentity
+}
+
+func (l *leases) Get(_ context.Context, name string, _ metav1.GetOptions) (*coordinationv1.Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.away:
+		return nil, errAway
+	case l.lease == nil:
+		return nil, apierrors.NewNotFound(leaseResource, name)
+	}
+	return l.lease.DeepCopy(), nil
+}
+
+func (l *leases) put(lease *coordinationv1.Lease, event watch.EventType) *coordinationv1.Lease {
+	l.version++
+	l.lease = lease.DeepCopy()
+	l.lease.ResourceVersion = strconv.Itoa(l.version)
+	for _, w := range l.watchers {
+		w.Action(event, l.lease.DeepCopy())
+	}
+	return l.lease.DeepCopy()
+}
+
+func (l *leases) Create(_ context.Context, lease *coordinationv1.Lease, _ metav1.CreateOptions) (*coordinationv1.Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.away:
+		return nil, errAway
+	case l.lease != nil:
+		return nil, apierrors.NewAlreadyExists(leaseResource, lease.Name)
+	}
+	return l.put(lease, watch.Added), nil
+}
+
+func (l *leases) Update(_ context.Context, lease *coordinationv1.Lease, _ metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	switch {
+	case l.away:
+		return nil, errAway
+	case l.lease == nil || l.lease.ResourceVersion != lease.ResourceVersion:
+		return nil, apierrors.NewConflict(leaseResource, lease.Name, errors.New("changed"))
+	}
+	return l.put(lease, watch.Modified), nil
+}
+
+func (l *leases) Watch(context.Context, metav1.ListOptions) (watch.Interface, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.away {
+		return nil, errAway
+	}
+	w := watch.NewRaceFreeFake()
+	l.watchers = append(l.watchers, w)
+	return w, nil
+}
+
+// The names of kerneltest's scripts.
+type (
+	kernelCall  = kerneltest.Call
+	kernelFault = kerneltest.Fault
+)
+
+const (
+	kernelWorks = kerneltest.None
+	kernelFails = kerneltest.Fail
+)
+
+// node is a director's node: a kernel in memory, and a link.
+type node struct {
+	*kerneltest.Faulty
+	fake *kerneltest.Fake
+	mu   sync.Mutex
+	link kernel.Link
+	// news has every state of the link since.
+	news  chan kernel.Link
+	guard chan struct{}
+	ipvs  bool
+}
+
+func newNode(number byte) *node {
+	fake := kerneltest.NewFake()
+	return &node{
+		Faulty: kerneltest.NewFaulty(fake, errBroken), fake: fake, ipvs: true,
+		news: make(chan kernel.Link, 16), guard: make(chan struct{}, 1),
+		link: kernel.Link{
+			Name: "eth0", Index: 424242, Up: true, Running: true, MAC: net.HardwareAddr{2, 0, 0, 0, 0, number},
+			Addresses: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 11, number}), 24)},
+		},
+	}
+}
+
+func (n *node) Facts(context.Context) (kernel.Facts, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	facts := kernel.Facts{Release: "7.1", IPVS: n.ipvs, Addresses: n.link.Addresses, Gateways: []netip.Addr{netip.MustParseAddr("192.168.11.1")}}
+	for address := range n.fake.State().Addresses {
+		if address.Link == "eth0" {
+			facts.Addresses = append(facts.Addresses[:len(facts.Addresses):len(facts.Addresses)], netip.PrefixFrom(address.Addr, 32))
+		}
+	}
+	return facts, nil
+}
+
+func (n *node) WatchLink(ctx context.Context, _ string) (<-chan kernel.Link, error) {
+	out := make(chan kernel.Link)
+	n.mu.Lock()
+	link := n.link
+	n.mu.Unlock()
+	go func() {
+		defer close(out)
+		for {
+			select {
+			case <-ctx.Done():
+				return
+			case out <- link:
+			}
+			select {
+			case <-ctx.Done():
+				return
+			case link = <-n.news:
+			}
+		}
+	}()
+	return out, nil
+}
+
+func (n *node) WatchGuard(context.Context) (<-chan struct{}, error) { return n.guard, nil }
+
+func (n *node) setIPVS(there bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.ipvs = there
+	n.fake.SetIPVS(map[bool]kerneltest.Presence{false: kerneltest.Missing, true: kerneltest.There}[there])
+}
+
+// process is a director that runs.
+type process struct {
+	*Director
+	node *node
+	end  context.CancelFunc
+	gone chan struct{}
+
+	mu     sync.Mutex
+	wanted map[netstate.Key]struct{}
+	sites  int
+}
+
+// start runs a director in a bubble; dir outlives it.
+func start(t *testing.T, name string, n *node, l *leases, dir string) *process {
+	t.Helper()
+	p := &process{node: n, gone: make(chan struct{}), wanted: map[netstate.Key]struct{}{}}
+	begun := time.Now()
+	p.Director = New(Config{
+		Node: name, Instance: name + time.Now().String(), Namespace: "lvs", Kernel: n, Leases: l, StateDir: dir,
+		Neighbors: func(string) announce.Neighbors { return nil },
+		Wanted: func(context.Context) (map[netstate.Key]struct{}, error) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return p.wanted, nil
+		},
+		Changed: func(netstate.Key) {},
+		SiteChanged: func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			p.sites++
+		},
+		Log:   slog.New(slog.DiscardHandler),
+		Clock: func() time.Duration { return time.Since(begun) },
+	})
+	ctx, end := context.WithCancel(context.WithoutCancel(t.Context()))
+	p.end = end
+	go func() { p.Run(ctx); close(p.gone) }()
+	t.Cleanup(p.stop)
+	return p
+}
+
+func (p *process) stop() {
+	p.end()
+	<-p.gone
+}
+
+func pool() Pool { return Pool{Name: "default", Interface: "eth0", Guard: true, Refresh: time.Minute} }
+
+// plan hands VIPs over as the planner does.
+func (p *process) plan(keys ...netstate.Key) {
+	for _, key := range keys {
+		p.mu.Lock()
+		p.wanted[key] = struct{}{}
+		p.mu.Unlock()
+		p.Program(desired(key, rs1, rs2))
+	}
+	p.Synced("default")
+}
+
+func pass(d time.Duration) {
+	time.Sleep(d)
+	synctest.Wait()
+}

@@ -1,0 +1,330 @@
+//go:build e2e
+
+package e2e
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/clientcmd"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/log"
+
+	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/hack/deploy"
+	"github.com/lvs-operator/lvs-operator/hack/lab/cluster"
+	"github.com/lvs-operator/lvs-operator/hack/load"
+)
+
+const (
+	labName = "e2e"
+	// lone is the director that serves, spare the node that joins later, other a
+	// node that never is a director.
+	lone, spare, other = "director1", "director2", "worker1"
+	rs1, rs2           = "192.168.11.135", "192.168.11.138"
+)
+
+// suite is the lab and what is installed in it.
+type suite struct {
+	lab        *cluster.Lab
+	deployment *deploy.Deployment
+	api        client.Client
+}
+
+var keep = flag.Bool("keep", false, "leave the lab up at the end")
+
+// TestE2E runs all scenarios on one lab. Those that disturb nobody run at the
+// same time, each on a VIP of its own; those that disturb the director follow,
+// one after the other.
+func TestE2E(t *testing.T) {
+	s := newSuite(t)
+	if !t.Run("undisturbed", func(t *testing.T) {
+		s.parallel(t, map[string]func(*testing.T, *suite){
+			"forwards 1 to 2 and loses nothing":                         forwardsOneToTwo,
+			"the DaemonSet's pods run and columns say what is":          shows,
+			"answers processes and pods of the director's own node":     answersOwnNode,
+			"names the older VirtualServer in a conflict":               namesConflict,
+			"refuses addresses that are not to be had":                  refusesAddresses,
+			"says that a scheduler is missing, and serves the others":   saysSchedulerMissing,
+			"puts back what somebody deletes, and leaves others' alone": repairsDrift,
+			"lets nobody reach the node's ports through a VIP":          guardsHostPorts,
+			"drains a server that leaves":                               drains,
+			"takes a server out that fails and puts it back":            checksHealth,
+			"keeps a VIP on the real server while realserver runs":      keepsRealServer,
+		})
+	}) {
+		t.FailNow()
+	}
+	for _, scenario := range []struct {
+		name string
+		run  func(*testing.T, *suite)
+	}{
+		{"kill -9 of the director loses nothing", survivesKill},
+		{"the director's pod gone for 90 s loses nothing", survivesPodGone},
+		{"API server stopped and the director killed: nothing is lost", survivesWithoutAPI},
+		{"a VirtualServer deleted while its director is down is cleaned up", cleansUpLater},
+		{"a second director is warm and silent", warmAndSilent},
+		{"a node that leaves the pool is as it was found", leavesClean},
+	} {
+		if !t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) }) {
+			s.explain(t)
+		}
+	}
+}
+
+func newSuite(t *testing.T) *suite {
+	ctx := t.Context()
+	lab, err := cluster.Up(ctx, cluster.Defaults(labName), os.Stdout)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if *keep {
+			return
+		}
+		if err := cluster.Down(context.Background(), labName); err != nil {
+			t.Error(err)
+		}
+	})
+	s := &suite{lab: lab}
+	log.SetLogger(logr.Discard())
+	config, err := clientcmd.BuildConfigFromFlags("", lab.Kubeconfig())
+	if err != nil {
+		t.Fatal(err)
+	}
+	scheme := runtime.NewScheme()
+	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	if s.api, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+		t.Fatal(err)
+	}
+	s.label(t, spare, nil)
+	if s.deployment, err = deploy.New(ctx, lab, os.Stdout); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.deployment.Install(ctx); err != nil {
+		s.explain(t)
+		t.Fatal(err)
+	}
+	return s
+}
+
+func (s *suite) parallel(t *testing.T, scenarios map[string]func(*testing.T, *suite)) {
+	for name, run := range scenarios {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			run(t, s)
+		})
+	}
+}
+
+// label makes a node a director's or, with nil, not.
+func (s *suite) label(t *testing.T, node string, value *string) {
+	t.Helper()
+	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, cluster.DirectorLabel)
+	if value != nil {
+		patch = fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, cluster.DirectorLabel, *value)
+	}
+	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
+	if err := s.api.Patch(t.Context(), object, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// await polls until done returns nothing; what it returns last is why not yet.
+func await(t *testing.T, within time.Duration, done func() string) {
+	t.Helper()
+	deadline := time.NewTimer(within)
+	defer deadline.Stop()
+	ticker := time.NewTicker(200 * time.Millisecond)
+	defer ticker.Stop()
+	for {
+		why := done()
+		if why == "" {
+			return
+		}
+		select {
+		case <-deadline.C:
+			t.Fatalf("after %s: %s", within, why)
+		case <-t.Context().Done():
+			t.Fatalf("interrupted: %s", why)
+		case <-ticker.C:
+		}
+	}
+}
+
+// pause lets traffic flow for a while: what a test asserts is that nothing
+// happens in it.
+func pause(t *testing.T, d time.Duration) {
+	t.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-t.Context().Done():
+		t.Fatal("interrupted")
+	}
+}
+
+// serve creates a VirtualServer and gives its VIP to both real servers. Both
+// are taken away at the end of the test.
+func (s *suite) serve(t *testing.T, vs *v1alpha1.VirtualServer) {
+	t.Helper()
+	for _, host := range []string{cluster.RS1, cluster.RS2} {
+		s.loopback(t, host, string(vs.Spec.Addresses[0]))
+	}
+	s.create(t, vs)
+	s.awaitReady(t, vs.Name)
+}
+
+// create creates a VirtualServer, and deletes it at the end of the test.
+func (s *suite) create(t *testing.T, vs *v1alpha1.VirtualServer) {
+	t.Helper()
+	if err := s.api.Create(t.Context(), vs); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := s.api.Delete(context.Background(), vs); client.IgnoreNotFound(err) != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// loopback puts a VIP on a real server as its administrator would do by hand,
+// beside those that other tests put there.
+func (s *suite) loopback(t *testing.T, host, vip string) {
+	t.Helper()
+	for _, sysctl := range []string{"lo/arp_ignore=1", "all/arp_ignore=1", "lo/arp_announce=2", "all/arp_announce=2"} {
+		name, value, _ := strings.Cut(sysctl, "=")
+		s.run(t, host, "sh", "-c", "echo "+value+" > /proc/sys/net/ipv4/conf/"+name)
+	}
+	s.run(t, host, "ip", "address", "replace", vip+"/32", "dev", "lo")
+}
+
+func (s *suite) awaitReady(t *testing.T, name string) {
+	t.Helper()
+	await(t, time.Minute, func() string {
+		vs := s.get(t, name)
+		if meta.IsStatusConditionTrue(vs.Status.Conditions, v1alpha1.ConditionReady) &&
+			vs.Status.RealServerCounts.Ready == vs.Status.RealServerCounts.Total {
+			return ""
+		}
+		return fmt.Sprintf("VirtualServer %s is not Ready: %+v", name, vs.Status)
+	})
+}
+
+func (s *suite) get(t *testing.T, name string) *v1alpha1.VirtualServer {
+	t.Helper()
+	var vs v1alpha1.VirtualServer
+	if err := s.api.Get(t.Context(), types.NamespacedName{Namespace: "default", Name: name}, &vs); err != nil {
+		t.Fatal(err)
+	}
+	return &vs
+}
+
+// awaitCondition waits for a condition of a VirtualServer and returns its
+// message.
+func (s *suite) awaitCondition(t *testing.T, name, kind, reason string) string {
+	t.Helper()
+	message := ""
+	await(t, time.Minute, func() string {
+		condition := meta.FindStatusCondition(s.get(t, name).Status.Conditions, kind)
+		if condition != nil && condition.Reason == reason {
+			message = condition.Message
+			return ""
+		}
+		return fmt.Sprintf("condition %s of %s is %+v, want reason %s", kind, name, condition, reason)
+	})
+	return message
+}
+
+// run runs a command on a node or host and returns what it wrote.
+func (s *suite) run(t *testing.T, where string, args ...string) string {
+	t.Helper()
+	out, err := s.lab.Output(t.Context(), where, args...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// traffic sends requests from a host until the test, or the returned function,
+// ends it.
+func (s *suite) traffic(t *testing.T, host, network, vip string, rate int) (*load.Recorder, func() load.Summary) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	begin := time.Now()
+	recorder, wait := load.Start(ctx, load.Options{Address: vip + ":80", Network: network, Rate: rate, Dial: s.lab.Dial(host)})
+	stopped := false
+	stop := func() load.Summary {
+		if !stopped {
+			stopped = true
+			cancel()
+			wait()
+		}
+		return load.Summarize(recorder.Results(begin, time.Now()))
+	}
+	t.Cleanup(func() { stop() })
+	return recorder, stop
+}
+
+// explain prints what helps to understand a failure.
+func (s *suite) explain(t *testing.T) {
+	t.Helper()
+	ctx, stop := context.WithTimeout(context.Background(), time.Minute)
+	defer stop()
+	for _, node := range []string{lone, spare} {
+		for _, command := range []string{
+			"tail -n 60 $(ls -t /var/log/pods/*/director/*.log | head -1)",
+			"ipvsadm -Ln; ip -br address; nft list table inet lvs-operator",
+		} {
+			out, err := s.lab.Output(ctx, node, "sh", "-c", command)
+			t.Logf("%s: %s\n%s (%v)", node, command, out, err)
+		}
+	}
+}
+
+// web is the classic VirtualServer on a VIP, with a faster check.
+func web(name, vip string, changes ...func(*v1alpha1.VirtualServerSpec)) *v1alpha1.VirtualServer {
+	vs := &v1alpha1.VirtualServer{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
+		Spec: v1alpha1.VirtualServerSpec{
+			Addresses: []v1alpha1.IPAddress{v1alpha1.IPAddress(vip)},
+			Ports:     []v1alpha1.Port{{Name: "http", Port: 80, Protocol: v1alpha1.ProtocolTCP}},
+			Scheduler: v1alpha1.SchedulerWeightedRoundRobin,
+			RealServers: []v1alpha1.RealServer{
+				{Address: rs1, Weight: new(int32(1))},
+				{Address: rs2, Weight: new(int32(2))},
+			},
+			HealthChecks: []v1alpha1.HealthCheck{{
+				Name: "default", Type: v1alpha1.HealthCheckTCP,
+				Interval: duration(time.Second), Timeout: duration(3 * time.Second), RetryInterval: duration(time.Second),
+				FailureThreshold: 3, SuccessThreshold: 1, InitialState: v1alpha1.InitialStateDown,
+			}},
+		},
+	}
+	for _, change := range changes {
+		change(&vs.Spec)
+	}
+	return vs
+}
+
+func duration(d time.Duration) metav1.Duration { return metav1.Duration{Duration: d} }
+
+func withUDP(spec *v1alpha1.VirtualServerSpec) {
+	spec.Ports = append(spec.Ports, v1alpha1.Port{Name: "udp", Port: 80, Protocol: v1alpha1.ProtocolUDP})
+}
