@@ -139,3 +139,21 @@ func (r *Recorder) Results(from, to time.Time) []Result {
 	}
 	return sorted(results)
 }
+
+// Asker sends requests one after the other, so that nothing but the scheduler
+// decides who answers.
+type Asker struct {
+	// Address, Network and Dial are as in Options.
+	Address, Network string
+	Dial             Dial
+}
+
+// Ask sends so many requests and tells what became of them.
+func (a *Asker) Ask(ctx context.Context, requests int) Summary {
+	r := &Recorder{options: Options{Address: a.Address, Network: a.Network, Dial: a.Dial}}
+	begin := time.Now()
+	for range requests {
+		r.request(ctx)
+	}
+	return Summarize(r.Results(begin, time.Now().Add(time.Second)))
+}

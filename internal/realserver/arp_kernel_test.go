@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
@@ -49,45 +50,28 @@ func (l lab) open(t *testing.T) *kernel.RealServer {
 }
 
 // answersARP says whether the host answers the client's ARP requests for an
-// address. The client asks for that, then for the host's own address, which is
-// answered: what was not answered before that is not answered at all.
+// address. The client asks for the host's own address until that is answered,
+// which a new segment may take a moment for, then for addr, then for the host's
+// own again: what was not answered before that is not answered at all. Its own
+// address tells late answers to the first question from those to the last.
 func (l lab) answersARP(t *testing.T, addr string) bool {
 	t.Helper()
-	link := l.client.Link("eth0").Attrs()
 	answers := false
 	err := l.client.Do(func() error {
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(bigEndian(unix.ETH_P_ARP)))
+		asker, err := newAsker(l.client.Link("eth0").Attrs())
 		if err != nil {
 			return err
 		}
-		defer unix.Close(fd) //nolint:errcheck // nothing is left to be written
-		at := &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ARP), Ifindex: link.Index}
-		if err := unix.Bind(fd, at); err != nil {
+		defer unix.Close(asker.fd) //nolint:errcheck // nothing is left to be written
+		if _, err := asker.untilAnswered(hostAddress, addr); err != nil {
 			return err
 		}
-		limit := unix.NsecToTimeval(int64(5 * time.Second))
-		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
+		asker.from = netip.MustParseAddr(clientAddress).Next()
+		if err := asker.ask(addr); err != nil {
 			return err
 		}
-		for _, target := range []string{addr, hostAddress} {
-			if err := unix.Sendto(fd, arpRequest(link.HardwareAddr, target), 0, at); err != nil {
-				return err
-			}
-		}
-		frame := make([]byte, 128)
-		for {
-			n, _, err := unix.Recvfrom(fd, frame, 0)
-			if err != nil {
-				return fmt.Errorf("the host does not answer for its own address: %w", err)
-			}
-			sender, ok := arpReply(frame[:n])
-			switch {
-			case ok && sender == netip.MustParseAddr(addr):
-				answers = true
-			case ok && sender == netip.MustParseAddr(hostAddress):
-				return nil
-			}
-		}
+		answers, err = asker.untilAnswered(hostAddress, addr)
+		return err
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -95,21 +79,73 @@ func (l lab) answersARP(t *testing.T, addr string) bool {
 	return answers
 }
 
-// arpRequest is an Ethernet frame (RFC 826) from the client.
-func arpRequest(mac net.HardwareAddr, target string) []byte {
+// asker sends ARP requests.
+type asker struct {
+	fd   int
+	at   *unix.SockaddrLinklayer
+	mac  net.HardwareAddr
+	from netip.Addr
+}
+
+func newAsker(link *netlink.LinkAttrs) (asker, error) {
+	a := asker{
+		at:   &unix.SockaddrLinklayer{Protocol: bigEndian(unix.ETH_P_ARP), Ifindex: link.Index},
+		mac:  link.HardwareAddr,
+		from: netip.MustParseAddr(clientAddress),
+	}
+	var err error
+	a.fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, int(bigEndian(unix.ETH_P_ARP)))
+	if err != nil {
+		return a, err
+	}
+	limit := unix.NsecToTimeval(int64(300 * time.Millisecond))
+	return a, errors.Join(unix.Bind(a.fd, a.at), unix.SetsockoptTimeval(a.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit))
+}
+
+func (a asker) ask(addr string) error {
+	return unix.Sendto(a.fd, arpRequest(a.mac, a.from, addr), 0, a.at)
+}
+
+// untilAnswered asks for an address until it is answered, and says whether the
+// other one was answered before.
+func (a asker) untilAnswered(addr, other string) (otherAnswered bool, err error) {
+	const tries = 50
+	frame := make([]byte, 128)
+	for range tries {
+		if err := a.ask(addr); err != nil {
+			return false, err
+		}
+		for {
+			n, _, err := unix.Recvfrom(a.fd, frame, 0)
+			if err != nil {
+				break
+			}
+			sender, ok := arpReply(frame[:n], a.from)
+			if ok && sender == netip.MustParseAddr(addr) {
+				return otherAnswered, nil
+			}
+			otherAnswered = otherAnswered || ok && sender == netip.MustParseAddr(other)
+		}
+	}
+	return otherAnswered, fmt.Errorf("nobody answers for %s", addr)
+}
+
+// arpRequest is an Ethernet frame (RFC 826).
+func arpRequest(mac net.HardwareAddr, from netip.Addr, target string) []byte {
 	var frame bytes.Buffer
 	frame.Write([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
 	frame.Write(mac)
 	frame.Write([]byte{0x08, 0x06, 0, 1, 0x08, 0, 6, 4, 0, 1})
 	frame.Write(mac)
-	frame.Write(netip.MustParseAddr(clientAddress).AsSlice())
+	frame.Write(from.AsSlice())
 	frame.Write(make([]byte, 6))
 	frame.Write(netip.MustParseAddr(target).AsSlice())
 	return frame.Bytes()
 }
 
-func arpReply(frame []byte) (sender netip.Addr, ok bool) {
-	if len(frame) < 42 || frame[21] != 2 {
+// arpReply returns who answers, if a frame is an answer to a question of from.
+func arpReply(frame []byte, from netip.Addr) (sender netip.Addr, ok bool) {
+	if len(frame) < 42 || frame[21] != 2 || !bytes.Equal(frame[38:42], from.AsSlice()) {
 		return netip.Addr{}, false
 	}
 	return netip.AddrFromSlice(frame[28:32])

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,14 +16,10 @@ import (
 
 	"github.com/lvs-operator/lvs-operator/hack/lab/guest/pid1"
 	"github.com/lvs-operator/lvs-operator/hack/lab/node"
-	"github.com/lvs-operator/lvs-operator/hack/lab/wire"
 )
 
 const (
-	// callerPoll is how often a line is looked at that has no caller: the
-	// kernel offers nothing to wait for.
-	callerPoll = 50 * time.Millisecond
-	readyPoll  = 200 * time.Millisecond
+	readyPoll = 200 * time.Millisecond
 	// restartPause keeps a service that can't start from using up the CPU.
 	restartPause = time.Second
 )
@@ -49,9 +44,7 @@ func work() error {
 		return err
 	}
 	failed := make(chan error)
-	for i := range node.Ports {
-		go func() { failed <- serve(node.PortName(i)) }()
-	}
+	go func() { failed <- takeCommands() }()
 	for _, command := range todo.Setup {
 		runOnce(command)
 	}
@@ -75,21 +68,6 @@ func layOutVar() error {
 		return fmt.Errorf("laying out /var: %w", err)
 	}
 	return nil
-}
-
-// serve takes commands from one line, caller after caller.
-func serve(name string) error {
-	line, err := pid1.OpenPort(context.Background(), name)
-	if err != nil {
-		return err
-	}
-	tick := time.NewTicker(callerPoll)
-	defer tick.Stop()
-	for ; ; <-tick.C {
-		if err := wire.Serve(line); err != nil {
-			console("line %s: %v", name, err)
-		}
-	}
 }
 
 func runOnce(command []string) {
@@ -125,11 +103,20 @@ func awaitSocket(path string) {
 
 func keep(service node.Service) {
 	for {
+		for held(service.Name) {
+			<-time.After(restartPause)
+		}
 		err := runService(service)
 		console("%s ended: %v", service.Name, err)
 		// A pause, not a wait: what made it fail may take its time to pass.
 		<-time.After(restartPause)
 	}
+}
+
+// held says that a test wants the service to stay ended.
+func held(name string) bool {
+	_, err := os.Stat(node.HoldFile(name))
+	return err == nil
 }
 
 func runService(service node.Service) error {

@@ -104,8 +104,8 @@ func (l *Lab) await(ctx context.Context, what string, done func(context.Context)
 			last = err
 		}
 		if ended, listErr := l.ended(); listErr != nil || len(ended) > 0 {
-			return fmt.Errorf("waiting for %s: these ended: %s: %w",
-				what, strings.Join(ended, " "), errors.Join(listErr, last))
+			err := fmt.Errorf("these ended: %s", strings.Join(ended, " "))
+			return fmt.Errorf("waiting for %s: %w", what, errors.Join(err, listErr, last))
 		}
 		select {
 		case <-ctx.Done():

@@ -110,7 +110,7 @@ func (l *Lab) apiPrograms(kube string) []program {
 			"--listen-peer-urls=http://127.0.0.1:2380", "--initial-advertise-peer-urls=http://127.0.0.1:2380",
 			"--initial-cluster=default=http://127.0.0.1:2380",
 		}},
-		{name: "kube-apiserver", host: Control, args: []string{
+		{name: apiServer, host: Control, args: []string{
 			filepath.Join(kube, "kube-apiserver"), "--etcd-servers=http://127.0.0.1:2379",
 			"--bind-address=0.0.0.0", "--secure-port=" + apiPort, "--advertise-address=" + controlAddress,
 			"--tls-cert-file=" + pki("apiserver.crt"), "--tls-private-key-file=" + pki("apiserver.key"),

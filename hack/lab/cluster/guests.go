@@ -19,12 +19,26 @@ import (
 // bootLimit is many times what a guest needs until its agent answers.
 const bootLimit = 3 * time.Minute
 
-// guestFiles are what every node boots from. They are kept with the lab, so
-// that a node that comes back is the same even if the checkout has changed.
+// guestFiles are what the lab was made from. They are recorded, so that a node
+// that comes back is the same even if the checkout has changed.
 type guestFiles struct {
 	Kernel      machine.Kernel    `json:"kernel"`
 	Root        string            `json:"root"`
 	Accelerator guest.Accelerator `json:"accelerator"`
+	// Kube is the folder of the control plane's programs.
+	Kube string `json:"kube"`
+}
+
+func (l *Lab) readGuestFiles() (guestFiles, error) {
+	var files guestFiles
+	content, err := os.ReadFile(l.path("guest.json"))
+	if err == nil {
+		err = json.Unmarshal(content, &files)
+	}
+	if err != nil {
+		return guestFiles{}, fmt.Errorf("looking up what the lab was made from: %w", err)
+	}
+	return files, nil
 }
 
 func nodeProcess(name string) string { return "node-" + name }
@@ -125,11 +139,7 @@ func (l *Lab) Start(ctx context.Context, name string) error {
 		if _, running := l.recorded(nodeProcess(name)); running {
 			return nil
 		}
-		var files guestFiles
-		content, err := os.ReadFile(l.path("guest.json"))
-		if err == nil {
-			err = json.Unmarshal(content, &files)
-		}
+		files, err := l.readGuestFiles()
 		if err != nil {
 			return fmt.Errorf("booting %s: %w", name, err)
 		}

@@ -139,7 +139,7 @@ func (l *Lab) up(ctx context.Context, progress io.Writer) error {
 	if err != nil {
 		return err
 	}
-	files, kube, err := l.prepare(ctx, tools)
+	files, err := l.prepare(ctx, tools)
 	if err != nil {
 		return err
 	}
@@ -161,7 +161,7 @@ func (l *Lab) up(ctx context.Context, progress io.Writer) error {
 	if err := l.buildNetwork(ctx); err != nil {
 		return err
 	}
-	creds, err := l.startAPI(ctx, kube)
+	creds, err := l.startAPI(ctx, files.Kube)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (l *Lab) up(ctx context.Context, progress io.Writer) error {
 	}
 	phases.done("API server ready")
 
-	if err := l.startControllers(kube, creds); err != nil {
+	if err := l.startControllers(files.Kube, creds); err != nil {
 		return err
 	}
 	if err := l.awaitNodes(ctx, api, phases); err != nil {
@@ -194,29 +194,29 @@ func (l *Lab) up(ctx context.Context, progress io.Writer) error {
 }
 
 // prepare gets what is the same for every lab.
-func (l *Lab) prepare(ctx context.Context, tools *toolchain.Toolchain) (guestFiles, string, error) {
+func (l *Lab) prepare(ctx context.Context, tools *toolchain.Toolchain) (guestFiles, error) {
 	needs := append(guest.Packages(),
 		machine.Need{File: "ip", Package: "iproute2"}, machine.Need{File: "nft", Package: "nftables"})
 	if err := machine.Install(ctx, tools.Progress, needs...); err != nil {
-		return guestFiles{}, "", err
+		return guestFiles{}, err
 	}
 	kernel, err := machine.DebianKernel(ctx, tools.Cache, tools.Progress)
 	if err != nil {
-		return guestFiles{}, "", err
+		return guestFiles{}, err
 	}
 	accelerator, err := guest.ParseAccelerator(l.config.Accelerator)
 	if err != nil {
-		return guestFiles{}, "", err
+		return guestFiles{}, err
 	}
 	if accelerator, err = guest.ChooseAccelerator(ctx, accelerator, tools.Cache, kernel, tools.Progress); err != nil {
-		return guestFiles{}, "", err
+		return guestFiles{}, err
 	}
 	root, err := rootfs.Image(ctx, tools, kernel)
 	if err != nil {
-		return guestFiles{}, "", err
+		return guestFiles{}, err
 	}
 	kube, err := tools.Assets(ctx)
-	return guestFiles{Kernel: kernel, Root: root, Accelerator: accelerator}, kube, err
+	return guestFiles{Kernel: kernel, Root: root, Accelerator: accelerator, Kube: kube}, err
 }
 
 // writePrograms builds the lab's own programs and the images of them.

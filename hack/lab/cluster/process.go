@@ -155,6 +155,9 @@ func (l *Lab) ended() ([]string, error) {
 	}
 	var ended []string
 	for _, entry := range entries {
+		if filepath.Ext(entry.Name()) == draftExtension {
+			continue
+		}
 		if _, running := l.recorded(entry.Name()); !running {
 			ended = append(ended, entry.Name())
 		}

@@ -61,12 +61,15 @@ func (l *Lab) writeState(s state) error {
 	return writeFile(l.stateFile(), content)
 }
 
+// draftExtension marks a file that is being written.
+const draftExtension = ".draft"
+
 // writeFile replaces a file as a whole: a reader sees the old or the new one.
 func writeFile(file string, content []byte) error {
 	if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}
-	draft := file + ".draft"
+	draft := file + draftExtension
 	if err := os.WriteFile(draft, content, 0o600); err != nil {
 		return fmt.Errorf("writing %s: %w", file, err)
 	}

@@ -46,3 +46,7 @@ type Service struct {
 	// Then runs once after that, the first time.
 	Then [][]string `json:"then,omitempty"`
 }
+
+// HoldFile is a file that keeps a service of the node from being started again
+// as long as it exists.
+func HoldFile(service string) string { return "/run/hold-" + service }
