@@ -73,9 +73,9 @@ func TestMembership(t *testing.T) {
 	lvs := map[string]string{"director": "true"}
 	one := makePool("one", time.Hour, lvs)
 	for name, tc := range map[string]struct {
-		objects    []client.Object
-		member     member
-		wantPool   string
+		objects  []client.Object
+		member   member
+		wantPool string
 		// wantLeftAt is after how long the director leaves; negative if never.
 		wantLeftAt time.Duration
 	}{

@@ -83,7 +83,13 @@ func New(ctx context.Context, lab *cluster.Lab, progress io.Writer) (*Deployment
 	if err := tarball.WriteToFile(archive, tag, image); err != nil {
 		return nil, fmt.Errorf("writing the image: %w", err)
 	}
-	return d, lab.Load(ctx, archive)
+	var directors []string
+	for _, node := range lab.Config().Nodes() {
+		if node.Director {
+			directors = append(directors, node.Name)
+		}
+	}
+	return d, lab.Load(ctx, archive, directors...)
 }
 
 // replace writes a program anew: one that runs is not written over.

@@ -26,19 +26,20 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	err := newCommand().ExecuteContext(ctx)
 	stop()
-	os.Exit(report(err))
+	// A command's own exit is not ours to comment on.
+	if _, isExit := errors.AsType[exitError](err); err != nil && !isExit {
+		fmt.Fprintln(os.Stderr, "lab:", err)
+	}
+	os.Exit(exitCode(err))
 }
 
-// report prints the error, unless it is a command's own exit, and returns the
-// exit code.
-func report(err error) int {
+func exitCode(err error) int {
 	if err == nil {
 		return 0
 	}
 	if code, isExit := errors.AsType[exitError](err); isExit {
 		return int(code)
 	}
-	fmt.Fprintln(os.Stderr, "lab:", err)
 	if _, isUsage := errors.AsType[usageError](err); isUsage {
 		return 2
 	}

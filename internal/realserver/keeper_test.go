@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -20,9 +21,10 @@ import (
 
 var errBroken = errors.New("broken")
 
-// fakeHost is a host in memory. It is used by one goroutine at a time: tests
-// change it when the keeper waits.
+// fakeHost is a host in memory. A test that keeps holds its lock, and gives it up
+// for as long as it lets time pass.
 type fakeHost struct {
+	mu      sync.Mutex
 	state   kernel.RealServerState
 	calls   []string
 	broken  string // the call that fails
@@ -34,6 +36,7 @@ func newFakeHost() *fakeHost {
 	return &fakeHost{state: kernel.RealServerState{Settings: slices.Clone(fresh)}}
 }
 
+// called notes a call; the lock is held.
 func (h *fakeHost) called(name string) error {
 	h.calls = append(h.calls, name)
 	if h.broken == name {
@@ -43,12 +46,16 @@ func (h *fakeHost) called(name string) error {
 }
 
 func (h *fakeHost) Observe(context.Context) (kernel.RealServerState, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	state := h.state
 	state.Settings, state.Addresses = slices.Clone(state.Settings), slices.Clone(state.Addresses)
 	return state, nil
 }
 
 func (h *fakeHost) Configure(_ context.Context, settings []kernel.Setting) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.called("configure"); err != nil {
 		return err
 	}
@@ -67,6 +74,8 @@ func (h *fakeHost) set(s kernel.Setting) {
 }
 
 func (h *fakeHost) Prepare(_ context.Context, vips []netip.Addr) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if err := h.called("prepare"); err != nil {
 		return err
 	}
@@ -78,12 +87,26 @@ func (h *fakeHost) Prepare(_ context.Context, vips []netip.Addr) error {
 }
 
 func (h *fakeHost) Watch(context.Context) (<-chan kernel.Link, error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	h.watches++
 	h.changes = make(chan kernel.Link, 1)
 	return h.changes, nil
 }
 
-func (h *fakeHost) Restore(context.Context) error { return h.called("restore") }
+// changed reports a change of addresses to whoever watches.
+func (h *fakeHost) changed() {
+	select {
+	case h.changes <- kernel.Link{}:
+	default:
+	}
+}
+
+func (h *fakeHost) Restore(context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.called("restore")
+}
 
 func keeperOf(h *fakeHost) (*realserver.Keeper, *bytes.Buffer) {
 	var log bytes.Buffer
@@ -153,14 +176,18 @@ func keep(t *testing.T, host *fakeHost, steps func(log *bytes.Buffer)) {
 			keeper.Run(ctx)
 		}()
 		synctest.Wait()
+		host.mu.Lock()
 		steps(log)
+		host.mu.Unlock()
 		stop()
 		<-done
 	})
 }
 
 // after lets time pass until the keeper waits again.
-func after(d time.Duration) {
+func (h *fakeHost) after(d time.Duration) {
+	h.mu.Unlock()
+	defer h.mu.Lock()
 	<-time.After(d)
 	synctest.Wait()
 }
@@ -169,11 +196,11 @@ func TestRunRepairsASysctlAtTheNextCheck(t *testing.T) {
 	host := newFakeHost()
 	keep(t, host, func(log *bytes.Buffer) {
 		host.set(kernel.Setting{Link: "all", Name: kernel.ARPIgnore})
-		after(9 * time.Second)
+		host.after(9 * time.Second)
 		if len(host.calls) > 0 {
 			t.Errorf("it called %v before the check", host.calls)
 		}
-		after(2 * time.Second)
+		host.after(2 * time.Second)
 		if diff := cmp.Diff(quiet, host.state.Settings); diff != "" {
 			t.Error(diff)
 		}
@@ -182,7 +209,7 @@ func TestRunRepairsASysctlAtTheNextCheck(t *testing.T) {
 		}
 		log.Reset()
 		host.calls = nil
-		after(time.Minute)
+		host.after(time.Minute)
 		if len(host.calls) > 0 || log.Len() > 0 {
 			t.Errorf("with nothing to repair it called %v and logged %s", host.calls, log)
 		}
@@ -193,8 +220,8 @@ func TestRunRepairsAnAddressAtOnce(t *testing.T) {
 	host := newFakeHost()
 	keep(t, host, func(log *bytes.Buffer) {
 		host.state.Addresses = nil
-		host.changes <- kernel.Link{}
-		synctest.Wait()
+		host.changed()
+		host.after(0)
 		if len(host.state.Addresses) != 1 || !strings.Contains(log.String(), "msg=repaired what=192.0.2.1") {
 			t.Errorf("addresses are %v, the log says %s", host.state.Addresses, log)
 		}
@@ -206,11 +233,8 @@ func TestRunPausesBetweenRepairs(t *testing.T) {
 	keep(t, host, func(*bytes.Buffer) {
 		for range 1000 {
 			host.state.Addresses = nil
-			select {
-			case host.changes <- kernel.Link{}:
-			default:
-			}
-			after(time.Millisecond)
+			host.changed()
+			host.after(time.Millisecond)
 		}
 		if repairs := len(host.calls) / 2; repairs < 5 || repairs > 11 {
 			t.Errorf("%d repairs in a second", repairs)
@@ -221,14 +245,17 @@ func TestRunPausesBetweenRepairs(t *testing.T) {
 func TestRunWatchesAnewWhenTheKernelStopsReporting(t *testing.T) {
 	host := newFakeHost()
 	keep(t, host, func(*bytes.Buffer) {
+		if host.watches != 1 {
+			t.Fatalf("it watched %d times", host.watches)
+		}
 		close(host.changes)
-		after(11 * time.Second)
+		host.after(11 * time.Second)
 		if host.watches != 2 {
 			t.Fatalf("it watched %d times", host.watches)
 		}
 		host.state.Addresses = nil
-		host.changes <- kernel.Link{}
-		synctest.Wait()
+		host.changed()
+		host.after(0)
 		if len(host.state.Addresses) != 1 {
 			t.Error("the address is not back")
 		}
@@ -240,12 +267,12 @@ func TestRunTriesAgain(t *testing.T) {
 	keep(t, host, func(log *bytes.Buffer) {
 		host.broken = "prepare"
 		host.state.Addresses = nil
-		after(11 * time.Second)
+		host.after(11 * time.Second)
 		if !strings.Contains(log.String(), "level=ERROR") {
 			t.Errorf("the log says %s", log)
 		}
 		host.broken = ""
-		after(10 * time.Second)
+		host.after(10 * time.Second)
 		if len(host.state.Addresses) != 1 {
 			t.Error("the address is not back")
 		}
@@ -259,7 +286,7 @@ func TestRunNamesAnObstacleOnce(t *testing.T) {
 	host := newFakeHost()
 	keep(t, host, func(log *bytes.Buffer) {
 		host.set(kernel.Setting{Link: "eth0", Name: kernel.ARPIgnore, Value: 3})
-		after(time.Minute)
+		host.after(time.Minute)
 		if count := strings.Count(log.String(), "level=WARN"); count != 1 || !strings.Contains(log.String(), "eth0.arp_ignore = 3") {
 			t.Errorf("the log says %s", log)
 		}

@@ -217,7 +217,7 @@ func guardsHostPorts(t *testing.T, s *suite) {
 	if err := reach(net.JoinHostPort(vip, "10250")); err == nil {
 		t.Error("a port of the node is reachable through the VIP")
 	}
-	s.run(t, cluster.Client, "ping", "-c", "1", "-W", "5", vip)
+	s.run(t, cluster.Client, "busybox", "ping", "-c", "1", "-W", "5", vip)
 }
 
 func drains(t *testing.T, s *suite) {

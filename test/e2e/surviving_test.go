@@ -281,7 +281,7 @@ func warmAndSilent(t *testing.T, s *suite) {
 		t.Errorf("the second director is %+v, want it Ready and active for nothing", director.Status)
 	}
 	// Only one machine answers for the VIP.
-	answers := s.run(t, cluster.Client, "sh", "-c", "ip neigh flush dev eth0; ping -c 1 -W 3 "+vip+" >/dev/null; ip neigh show "+vip)
+	answers := s.run(t, cluster.Client, "sh", "-c", "ip neigh flush dev eth0; busybox ping -c 1 -W 3 "+vip+" >/dev/null; ip neigh show "+vip)
 	if !strings.Contains(answers, "52:54:00:11:00:15") {
 		t.Errorf("the client knows %q, want the first director's MAC", answers)
 	}

@@ -125,6 +125,9 @@ func runService(service node.Service) error {
 		return fmt.Errorf("opening the log: %w", err)
 	}
 	cmd := exec.Command(service.Args[0], service.Args[1:]...)
+	// Signals and page faults are what an emulated processor is slowest at: fewer
+	// of Go's preemptions and collections make services several times faster.
+	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "GOGC=400")
 	cmd.Stdout, cmd.Stderr = log, log
 	return errors.Join(cmd.Run(), log.Close())
 }
