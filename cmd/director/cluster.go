@@ -170,7 +170,7 @@ func (c *cluster) manage(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("making a manager: %w", err)
 	}
-	if err := c.setup(ctx, mgr); err != nil {
+	if err := c.setup(mgr); err != nil {
 		return err
 	}
 	c.noteSite()
@@ -208,7 +208,7 @@ func slimNode(object any) (any, error) {
 }
 
 // setup adds the controllers to a manager.
-func (c *cluster) setup(ctx context.Context, mgr ctrl.Manager) error {
+func (c *cluster) setup(mgr ctrl.Manager) error {
 	sites := make(chan event.TypedGenericEvent[netstate.Key], 1)
 	servers := make(chan event.TypedGenericEvent[netstate.Key], 64)
 	own := make(chan event.TypedGenericEvent[netstate.Key], 1)

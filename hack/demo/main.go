@@ -85,7 +85,7 @@ func show(ctx context.Context, o options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
-	s.lookAround(ctx, lab.Kubeconfig())
+	s.lookAround(lab.Kubeconfig())
 	fmt.Fprintf(out, "\nThe numbers are in %s.\n", o.out)
 	return nil
 }

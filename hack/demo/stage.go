@@ -237,7 +237,7 @@ func hexAddr(addr string) string {
 }
 
 // lookAround tells how to see what is there.
-func (s *stage) lookAround(ctx context.Context, kubeconfig string) {
+func (s *stage) lookAround(kubeconfig string) {
 	fmt.Fprintf(s.out, "\nTo look around (with KEEP=1):\n"+
 		"  export KUBECONFIG=%s\n"+
 		"  kubectl get vs,directors\n"+

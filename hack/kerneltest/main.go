@@ -79,7 +79,7 @@ func parse(args []string, usage io.Writer) (options, error) {
 	}
 	opts.packages = flags.Args()
 	if len(opts.packages) == 0 {
-		return opts, errors.New("name the packages to test, such as ./internal/kernel/...")
+		return opts, errors.New("name the packages to test, such as ./internal/kernel")
 	}
 	if opts.where != "auto" && opts.where != "guest" && opts.where != "host" {
 		return opts, fmt.Errorf("-in %q: use auto, guest or host", opts.where)

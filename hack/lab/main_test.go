@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"strings"
@@ -9,13 +8,12 @@ import (
 )
 
 // call runs the program with the arguments as main does, without its output.
-func call(args ...string) (string, error) {
-	var out bytes.Buffer
+func call(args ...string) error {
 	root := newCommand()
 	root.SetArgs(args)
-	root.SetOut(&out)
+	root.SetOut(io.Discard)
 	root.SetErr(io.Discard)
-	return out.String(), root.Execute()
+	return root.Execute()
 }
 
 func TestMistakesInTheCall(t *testing.T) {
@@ -35,7 +33,7 @@ func TestMistakesInTheCall(t *testing.T) {
 		{"tools"},
 		{"tools", "--assets", "helm"},
 	} {
-		_, err := call(args...)
+		err := call(args...)
 		if _, isUsage := errors.AsType[usageError](err); !isUsage {
 			t.Errorf("lab %s: %v, want a usage error", strings.Join(args, " "), err)
 			continue
@@ -51,7 +49,7 @@ func TestMistakesInTheCall(t *testing.T) {
 
 func TestHelpEverywhere(t *testing.T) {
 	for _, command := range newCommand().Commands() {
-		if _, err := call(command.Name(), "--help"); err != nil {
+		if err := call(command.Name(), "--help"); err != nil {
 			t.Errorf("lab %s --help: %v", command.Name(), err)
 		}
 	}
@@ -66,7 +64,7 @@ func TestExitCodes(t *testing.T) {
 		"a fault":            {errors.New("x"), 1},
 		"a wrong call":       {usageError{errors.New("x")}, 2},
 		"a command's own":    {exitError(7), 7},
-		"no lab of the name": {func() error { _, err := call("--name", "no-such-lab", "status"); return err }(), 1},
+		"no lab of the name": {func() error { err := call("--name", "no-such-lab", "status"); return err }(), 1},
 	}
 	for name, tc := range cases {
 		if code := exitCode(tc.err); code != tc.want {

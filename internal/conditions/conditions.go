@@ -73,8 +73,10 @@ func shorten(text string, most int) string {
 	return strings.ToValidUTF8(text[:most-len(mark)], "") + mark
 }
 
-// list joins the texts with commas, as many as fit, and says how many did not.
-func list(texts []string, separator string, most int) string {
+// list joins the texts, as many as the API's longest text holds, and says how
+// many did not fit.
+func list(texts []string, separator string) string {
+	const most = 1024
 	const reserve = len(" +0123456789")
 	joined := ""
 	for i, text := range texts {

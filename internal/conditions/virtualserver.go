@@ -102,7 +102,7 @@ func (s *sheet) programmed(in Outcome, accepted metav1.Condition) metav1.Conditi
 		}
 	}
 	return s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonProgrammed,
-		"every address is announced, by "+list(directorsOf(in), ", ", 1024))
+		"every address is announced, by "+list(directorsOf(in), ", "))
 }
 
 func (s *sheet) ready(in Outcome, accepted, programmed metav1.Condition, counts v1alpha1.RealServerCounts) {
@@ -215,7 +215,6 @@ func directorsOf(in Outcome) []string {
 
 // display returns the texts for kubectl's columns.
 func display(in Outcome, counts v1alpha1.RealServerCounts) *v1alpha1.VirtualServerDisplay {
-	const most = 1024
 	spec := &in.VirtualServer.Spec
 	var addresses, ports []string
 	for _, address := range spec.Addresses {
@@ -225,9 +224,9 @@ func display(in Outcome, counts v1alpha1.RealServerCounts) *v1alpha1.VirtualServ
 		ports = append(ports, fmt.Sprintf("%d/%s", p.Port, cmp.Or(p.Protocol, v1alpha1.ProtocolTCP)))
 	}
 	return &v1alpha1.VirtualServerDisplay{
-		Addresses:   list(addresses, ",", most),
-		Ports:       list(ports, ",", most),
+		Addresses:   list(addresses, ","),
+		Ports:       list(ports, ","),
 		RealServers: fmt.Sprintf("%d/%d", counts.Ready, counts.Total),
-		Directors:   list(directorsOf(in), ",", most),
+		Directors:   list(directorsOf(in), ","),
 	}
 }

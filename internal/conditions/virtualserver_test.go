@@ -391,8 +391,9 @@ func TestTransitionTimesChangeOnlyWithTheStatus(t *testing.T) {
 			for _, condition := range got.Conditions {
 				before := find(vs.Status.Conditions, condition.Type)
 				same := before != nil && before.Status == condition.Status
-				if same != (before != nil && before.LastTransitionTime.Equal(&condition.LastTransitionTime)) &&
-					!(before != nil && before.LastTransitionTime.Time.Equal(now.Truncate(time.Second))) {
+				kept := before != nil && before.LastTransitionTime.Equal(&condition.LastTransitionTime)
+				sameSecond := before != nil && before.LastTransitionTime.Time.Equal(now.Truncate(time.Second))
+				if same != kept && !sameSecond {
 					t.Fatalf("%s went from %v to %v at %s", condition.Type, before, condition, now)
 				}
 				if !same && !condition.LastTransitionTime.Time.Equal(now.Truncate(time.Second)) {

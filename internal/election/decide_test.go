@@ -234,7 +234,7 @@ func TestDecisionsAreSound(t *testing.T) {
 			t.Fatal("announces what another holds")
 		case d.Announce && v.Self.Terminating:
 			t.Fatal("announces on its way out")
-		case d.Confirmed && !(d.Announce && v.holds()):
+		case d.Confirmed && (!d.Announce || !v.holds()):
 			t.Fatal("confirmed without holding the Lease")
 		case d.Write != None && (v.Lease.Unsure || !v.Lease.Known):
 			t.Fatalf("would %s without having read", d.Write)

@@ -49,12 +49,12 @@ func (l lab) open(t *testing.T) *kernel.RealServer {
 	return host
 }
 
-// answersARP says whether the host answers the client's ARP requests for an
-// address. The client asks for the host's own address until that is answered,
-// which a new segment may take a moment for, then for addr, then for the host's
+// answersARP says whether the host answers the client's ARP requests for the
+// VIP. The client asks for the host's own address until that is answered,
+// which a new segment may take a moment for, then for the VIP, then for the host's
 // own again: what was not answered before that is not answered at all. Its own
 // address tells late answers to the first question from those to the last.
-func (l lab) answersARP(t *testing.T, addr string) bool {
+func (l lab) answersARP(t *testing.T) bool {
 	t.Helper()
 	answers := false
 	err := l.client.Do(func() error {
@@ -63,14 +63,14 @@ func (l lab) answersARP(t *testing.T, addr string) bool {
 			return err
 		}
 		defer unix.Close(asker.fd) //nolint:errcheck // nothing is left to be written
-		if _, err := asker.untilAnswered(hostAddress, addr); err != nil {
+		if _, err := asker.untilAnswered(hostAddress, vip); err != nil {
 			return err
 		}
 		asker.from = netip.MustParseAddr(clientAddress).Next()
-		if err := asker.ask(addr); err != nil {
+		if err := asker.ask(vip); err != nil {
 			return err
 		}
-		answers, err = asker.untilAnswered(hostAddress, addr)
+		answers, err = asker.untilAnswered(hostAddress, vip)
 		return err
 	})
 	if err != nil {
@@ -156,7 +156,7 @@ func bigEndian(v uint16) uint16 { return v<<8 | v>>8 }
 func TestHostAnswersNoARPForItsVIP(t *testing.T) {
 	l := newLab(t)
 	l.host.Address("lo", vip+"/32")
-	if !l.answersARP(t, vip) {
+	if !l.answersARP(t) {
 		t.Fatal("without the sysctls the host does not answer: this test could not fail")
 	}
 	host := l.open(t)
@@ -164,13 +164,13 @@ func TestHostAnswersNoARPForItsVIP(t *testing.T) {
 	if err := keeper.SetUp(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if l.answersARP(t, vip) {
+	if l.answersARP(t) {
 		t.Error("the host answers ARP for the VIP")
 	}
 	if err := host.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if !l.answersARP(t, vip) {
+	if !l.answersARP(t) {
 		t.Error("the host, which had the VIP before, is not as it was found")
 	}
 }
@@ -187,7 +187,7 @@ func TestSettingsAgreeWithTheKernel(t *testing.T) {
 			// For the host's own address it answers as little.
 			continue
 		}
-		answers := l.answersARP(t, vip)
+		answers := l.answersARP(t)
 		state, err := host.Observe(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -212,7 +212,7 @@ func TestSetUpRefusesAnInterfaceThatWouldAnswer(t *testing.T) {
 	}
 	l.host.SetSysctl("ipv4/conf/all/arp_ignore", "1")
 	l.host.Address("lo", vip+"/32")
-	if !l.answersARP(t, vip) {
+	if !l.answersARP(t) {
 		t.Error("and there was no reason to refuse: the host does not answer")
 	}
 }

@@ -112,7 +112,7 @@ func newSuite(t *testing.T) *suite {
 	if s.api, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
 		t.Fatal(err)
 	}
-	s.label(t, spare, nil)
+	s.setSpare(t, nil)
 	if s.deployment, err = deploy.New(ctx, lab, os.Stdout); err != nil {
 		t.Fatal(err)
 	}
@@ -132,14 +132,14 @@ func (s *suite) parallel(t *testing.T, scenarios map[string]func(*testing.T, *su
 	}
 }
 
-// label makes a node a director's or, with nil, not.
-func (s *suite) label(t *testing.T, node string, value *string) {
+// setSpare makes the spare node a director's or, with nil, not.
+func (s *suite) setSpare(t *testing.T, value *string) {
 	t.Helper()
 	patch := fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, cluster.DirectorLabel)
 	if value != nil {
 		patch = fmt.Sprintf(`{"metadata":{"labels":{%q:%q}}}`, cluster.DirectorLabel, *value)
 	}
-	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: node}}
+	object := &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: spare}}
 	if err := s.api.Patch(t.Context(), object, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
 		t.Fatal(err)
 	}

@@ -96,35 +96,32 @@ func (w watched) check(t *testing.T) {
 	}
 }
 
-// ready returns the director's pod on a node if it is ready, and not the one
-// with the given uid.
-func (s *suite) ready(t *testing.T, node string) *corev1.Pod {
+// ready says whether the director on a node is.
+func (s *suite) ready(t *testing.T, node string) bool {
 	t.Helper()
 	var pods corev1.PodList
 	if err := s.api.List(t.Context(), &pods, client.InNamespace(deploy.Namespace)); err != nil {
-		return nil
+		return false
 	}
-	for i, pod := range pods.Items {
+	for _, pod := range pods.Items {
 		for _, condition := range pod.Status.Conditions {
 			if condition.Type == corev1.PodReady && condition.Status == corev1.ConditionTrue &&
 				pod.Spec.NodeName == node && pod.DeletionTimestamp.IsZero() {
-				return &pods.Items[i]
+				return true
 			}
 		}
 	}
-	return nil
+	return false
 }
 
-func (s *suite) awaitDirector(t *testing.T, node string) *corev1.Pod {
+func (s *suite) awaitDirector(t *testing.T, node string) {
 	t.Helper()
-	var pod *corev1.Pod
 	await(t, 2*time.Minute, func() string {
-		if pod = s.ready(t, node); pod != nil {
+		if s.ready(t, node) {
 			return ""
 		}
 		return "no director is ready on " + node
 	})
-	return pod
 }
 
 // directorProcess returns the director's process id on a node, or nothing.
@@ -256,8 +253,8 @@ func cleansUpLater(t *testing.T, s *suite) {
 func warmAndSilent(t *testing.T, s *suite) {
 	const vip = "192.168.11.216"
 	s.serve(t, web("warm", vip))
-	s.label(t, spare, new("true"))
-	t.Cleanup(func() { s.label(t, spare, nil) })
+	s.setSpare(t, new("true"))
+	t.Cleanup(func() { s.setSpare(t, nil) })
 	s.awaitDirector(t, spare)
 	await(t, time.Minute, func() string {
 		if strings.Contains(s.run(t, spare, "ipvsadm", "-Ln"), vip+":80") &&
@@ -293,7 +290,7 @@ func leavesClean(t *testing.T, s *suite) {
 			"ipvsadm -Sn; nft list tables | grep lvs; cd /proc/sys/net/ipv4; "+
 			"cat conf/eth0/arp_ignore conf/eth0/arp_announce conf/eth0/accept_local conf/eth0/rp_filter; true")
 	}
-	s.label(t, spare, nil)
+	s.setSpare(t, nil)
 	await(t, time.Minute, func() string {
 		if s.directorProcess(spare) != "" {
 			return "the director still runs on the node that is none any more"
@@ -301,7 +298,7 @@ func leavesClean(t *testing.T, s *suite) {
 		return ""
 	})
 	before := found()
-	s.label(t, spare, new("true"))
+	s.setSpare(t, new("true"))
 	s.awaitDirector(t, spare)
 	await(t, time.Minute, func() string {
 		if found() == before {
@@ -309,7 +306,7 @@ func leavesClean(t *testing.T, s *suite) {
 		}
 		return ""
 	})
-	s.label(t, spare, nil)
+	s.setSpare(t, nil)
 	await(t, time.Minute, func() string {
 		if after := found(); after != before {
 			return "the node is\n" + after + "\nand was\n" + before

@@ -77,7 +77,7 @@ func TestKey(t *testing.T) {
 	if Key("ab", "c") == Key("a", "bc") {
 		t.Error("parts run together")
 	}
-	if Key("a", "b") != Key("a", "b") {
+	if first, second := Key("a", "b"), Key("a", "b"); first != second {
 		t.Error("the same parts have two keys")
 	}
 }

@@ -125,8 +125,9 @@ func (c Config) kernelParameters() string {
 	if c.Accelerator != KVM {
 		// The kernel does not trust an emulated time stamp counter, and would
 		// ask an emulated device for the time; and it would guard against
-		// faults that an emulated processor does not have.
-		parameters += " tsc=reliable clocksource=tsc mitigations=off"
+		// faults that an emulated processor does not have. On a busy machine it
+		// would also find its timer not to tick in time, and panic.
+		parameters += " tsc=reliable clocksource=tsc mitigations=off no_timer_check"
 	}
 	return strings.TrimSpace(parameters + " " + c.Parameters)
 }

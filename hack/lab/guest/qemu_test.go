@@ -13,7 +13,7 @@ func TestArguments(t *testing.T) {
 	}
 	line := strings.Join(config.Arguments(), " ")
 	for _, want := range []string{
-		"-accel tcg", "-smp 1 ", "clocksource=tsc mitigations=off extra", "readonly=on",
+		"-accel tcg", "-smp 1 ", "no_timer_check extra", "readonly=on",
 		"tap,id=nic0,ifname=t0", "socket,id=port0,path=/s,server=on", "chardev=port0,name=exec0",
 	} {
 		if !strings.Contains(line, want) {

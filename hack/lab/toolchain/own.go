@@ -16,6 +16,9 @@ func (t *Toolchain) Own(ctx context.Context, pkg, file string) error {
 	cmd.Dir = t.Root
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
+		if ctx.Err() != nil {
+			return fmt.Errorf("building %s: %w", pkg, ctx.Err())
+		}
 		return fmt.Errorf("building %s: %w: %s", pkg, err, strings.TrimSpace(string(out)))
 	}
 	return nil
