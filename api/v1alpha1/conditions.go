@@ -51,7 +51,8 @@ const (
 	// become a candidate before it has stopped.
 	ConditionKernelAnswers = "KernelAnswers"
 
-	// ConditionIPVSAvailable says whether the kernel has IPVS.
+	// ConditionIPVSAvailable says whether the kernel has IPVS, and every scheduler
+	// that a VirtualServer asks for.
 	ConditionIPVSAvailable = "IPVSAvailable"
 )
 

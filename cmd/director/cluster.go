@@ -61,6 +61,9 @@ func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error)
 	if err != nil {
 		return nil, err
 	}
+	// A takeover reports every VIP at once; the API server's own fairness bounds
+	// what that costs others.
+	restConfig.QPS, restConfig.Burst = 50, 100
 	c := &cluster{
 		options: o, config: restConfig, scheme: runtime.NewScheme(), log: log,
 		changed:     newNews(),

@@ -68,6 +68,7 @@ func newStage(ctx context.Context, d *deploy.Deployment, out io.Writer) (*stage,
 	if err != nil {
 		return nil, fmt.Errorf("reading the lab's kubeconfig: %w", err)
 	}
+	config.QPS = -1
 	scheme := runtime.NewScheme()
 	if err := v1alpha1.AddToScheme(scheme); err != nil {
 		return nil, fmt.Errorf("setting up the API's types: %w", err)

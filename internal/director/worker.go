@@ -107,15 +107,6 @@ type Worker struct {
 	lastPass time.Time
 }
 
-// answers says whether the kernel is to answer for the VIPs itself.
-type answers struct {
-	// decided is false until somebody has said; what the kernel does then is left
-	// as an earlier process had it.
-	decided bool
-	// link is the interface that it answers on, or empty.
-	link string
-}
-
 const (
 	// auditInterval bounds how long drift stays: an entry that somebody else
 	// deletes is back within it.
@@ -310,95 +301,6 @@ func (w *Worker) Audit() {
 	}
 }
 
-// Outcome returns how the last pass over the key ended; false if the key is
-// unknown.
-func (w *Worker) Outcome(key netstate.Key) (Outcome, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	e := w.entries[key]
-	if e == nil {
-		return Outcome{}, false
-	}
-	return e.outcome, true
-}
-
-// Announceable lists, in order, the keys that may be announced: they are
-// served (or adopted, which is how a restarted director goes on) and were seen
-// in the kernel.
-func (w *Worker) Announceable() []netstate.Key {
-	return w.keys(func(e *entry) bool { return e.ready && (e.phase == served || e.phase == adopted) })
-}
-
-// Unready lists, in order, the keys whose plan waits for its first pass, or for
-// the worker to be let work. One that the kernel refuses is none of them: it
-// must not keep the others from being served.
-func (w *Worker) Unready() []netstate.Key {
-	return w.keys(func(e *entry) bool {
-		return e.phase == served && !e.ready && (w.blocked != nil || e.outcome.Err == nil && !e.outcome.Programmed)
-	})
-}
-
-// Served lists, in order, the keys that are not on their way out.
-func (w *Worker) Served() []netstate.Key {
-	return w.keys(func(e *entry) bool { return e.phase == served || e.phase == adopted })
-}
-
-// Plans lists, in order of their keys, what is wanted of each served key.
-func (w *Worker) Plans() []plan.Desired {
-	keys := w.keys(func(e *entry) bool { return e.phase == served })
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	plans := make([]plan.Desired, 0, len(keys))
-	for _, key := range keys {
-		if e := w.entries[key]; e != nil {
-			plans = append(plans, e.desired)
-		}
-	}
-	return plans
-}
-
-// Plan returns what is wanted of a key that is served; false if it is not.
-func (w *Worker) Plan(key netstate.Key) (plan.Desired, bool) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	e := w.entries[key]
-	if e == nil || e.phase != served {
-		return plan.Desired{}, false
-	}
-	return e.desired, true
-}
-
-// Failures lists, in order, the keys that the kernel refuses, with why.
-func (w *Worker) Failures() []Failure {
-	keys := w.keys(func(e *entry) bool { return e.phase == served && e.outcome.Err != nil })
-	var failures []Failure
-	for _, key := range keys {
-		if outcome, _ := w.Outcome(key); outcome.Err != nil {
-			failures = append(failures, Failure{key, outcome.Err})
-		}
-	}
-	return failures
-}
-
-// Failure is why a key is not in the kernel as it should be.
-type Failure struct {
-	Key netstate.Key
-	Err error
-}
-
-func (w *Worker) keys(match func(*entry) bool) []netstate.Key {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	var keys []netstate.Key
-	for key, e := range w.entries {
-		if match(e) {
-			keys = append(keys, key)
-		}
-	}
-	slices.SortFunc(keys, netstate.Key.Compare)
-	return keys
-}
-
 // LastPass returns when the worker last finished a pass, which is how liveness
 // is judged: a worker that hangs in the kernel stops making passes.
 func (w *Worker) LastPass() time.Time {
@@ -531,72 +433,4 @@ func (e *entry) lookAgain(draining map[netstate.DestinationKey]time.Time) time.D
 		next = drainLook
 	}
 	return next
-}
-
-// permits says whether an operation may be done: a plan that the API has not
-// confirmed (it is from a checkpoint, and may be old) adds and removes no
-// service, and nothing that is of no use without one.
-func (e *entry) permits(op netstate.Op, have netstate.State) bool {
-	if e.phase != served || e.confirmed {
-		return true
-	}
-	there := len(have.Services) > 0
-	switch change := op.(type) {
-	case netstate.ServiceChange:
-		return false
-	case netstate.DestinationChange:
-		_, there = have.Services[change.Entry.Service]
-	case netstate.GuardChange:
-		if change.Entry.Port != 0 {
-			vip := netstate.Key{Addr: change.Entry.VIP}
-			_, there = have.Services[netstate.ServiceKey{Key: vip, Protocol: change.Entry.Protocol, Port: change.Entry.Port}]
-		}
-	}
-	return there
-}
-
-// want returns what the kernel is to hold of a key in its phase.
-func (w *Worker) want(job *entry, have netstate.Observation, how answers) (netstate.State, map[netstate.DestinationKey]time.Time) {
-	switch job.phase {
-	case adopted:
-		return how.in(withoutAnswers(have.State), have.State), nil
-	case gone:
-		return netstate.New(), nil
-	case leaving:
-		if len(job.desired.State.Services) == 0 {
-			return withoutAnswers(have.State), nil
-		}
-	case served:
-	}
-	want, draining := plan.Want(job.desired, have, w.verdicts, job.draining, time.Now(), drainTimeout)
-	if job.phase == served {
-		want = how.in(want, have.State)
-	}
-	return want, draining
-}
-
-// in returns want with the addresses by which the kernel answers for its VIPs.
-func (a answers) in(want, have netstate.State) netstate.State {
-	addresses := maps.Clone(want.Addresses)
-	for vip := range want.Addresses {
-		if a.link != "" {
-			addresses[netstate.AddressKey{Link: a.link, Addr: vip.Addr}] = netstate.Address{}
-		}
-	}
-	for address, value := range have.Addresses {
-		_, stays := want.Addresses[netstate.AddressKey{Link: netstate.DummyLink, Addr: address.Addr}]
-		if !a.decided && stays && address.Link != netstate.DummyLink {
-			addresses[address] = value
-		}
-	}
-	want.Addresses = addresses
-	return want
-}
-
-// withoutAnswers returns the state without the addresses by which the kernel
-// answers for a VIP.
-func withoutAnswers(s netstate.State) netstate.State {
-	s.Addresses = maps.Clone(s.Addresses)
-	maps.DeleteFunc(s.Addresses, func(k netstate.AddressKey, _ netstate.Address) bool { return k.Link != netstate.DummyLink })
-	return s
 }

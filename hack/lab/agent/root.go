@@ -27,7 +27,7 @@ func buildRoot() error {
 			return fmt.Errorf("building the root: %w", err)
 		}
 	}
-	if err := mountDisk("/dev/vda", "/lower"); err != nil {
+	if err := mountDisk("/dev/pmem0", "/lower"); err != nil {
 		return err
 	}
 	if err := unix.Mount("tmpfs", "/upper", "tmpfs", 0, ""); err != nil {
@@ -60,7 +60,7 @@ func buildRoot() error {
 	if err := os.MkdirAll(newRoot+node.ImagesDir, 0o755); err != nil {
 		return fmt.Errorf("making room for images: %w", err)
 	}
-	return mountDisk("/dev/vdb", newRoot+node.ImagesDir)
+	return mountDisk("/dev/pmem1", newRoot+node.ImagesDir)
 }
 
 func mountDisk(device, at string) error {
@@ -77,7 +77,7 @@ func mountDisk(device, at string) error {
 			return fmt.Errorf("no disk %s after %s", device, diskLimit)
 		}
 	}
-	if err := unix.Mount(device, at, "ext4", unix.MS_RDONLY, ""); err != nil {
+	if err := unix.Mount(device, at, "ext4", unix.MS_RDONLY, "dax=always"); err != nil {
 		return fmt.Errorf("mounting %s: %w", device, err)
 	}
 	return nil

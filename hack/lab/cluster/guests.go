@@ -65,7 +65,7 @@ func (l *Lab) writeInitrd(n Node, kernel machine.Kernel, creds *credentials) err
 	}
 	archive := guest.NewArchive(out)
 	archive.File(l.path("bin", "agent"), "/init")
-	archive.BootModules(kernel, "virtio_pci", "virtio_blk", "virtio_net", "virtio_console", "virtio_rng", "overlay")
+	archive.BootModules(kernel, "virtio_pci", "virtio_pmem", "nd_pmem", "virtio_net", "virtio_console", "virtio_rng", "overlay")
 	archive.Bytes(boot, node.BootFile, 0o600)
 	for name, content := range l.overlay(n, creds) {
 		archive.Bytes(content, node.Overlay+name, 0o644)
@@ -82,10 +82,18 @@ func (l *Lab) bootNode(n Node, files guestFiles) error {
 	if err != nil {
 		return fmt.Errorf("booting %s: %w", n.Name, err)
 	}
+	var disks []guest.Disk
+	for _, file := range []string{files.Root, l.imagesDisk()} {
+		disk, err := guest.OpenDisk(file)
+		if err != nil {
+			return fmt.Errorf("booting %s: %w", n.Name, err)
+		}
+		disks = append(disks, disk)
+	}
 	config := guest.Config{
 		Kernel: files.Kernel, Initrd: l.nodePath(n.Name, "initrd"), Accelerator: files.Accelerator,
 		MemoryMiB: l.config.MemoryMiB, Console: l.path("logs", n.Name+".console"),
-		Disks: []string{files.Root, l.imagesDisk()},
+		Disks: disks,
 		NICs: []guest.NIC{
 			{Tap: n.segmentTap(), MAC: n.segmentMAC()},
 			{Tap: n.managementTap(), MAC: n.managementMAC()},

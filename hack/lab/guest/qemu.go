@@ -2,6 +2,7 @@ package guest
 
 import (
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 
@@ -43,11 +44,35 @@ type Config struct {
 	Parameters string
 	// Console is a file that gets what the kernel and /init print.
 	Console string
-	// Disks are raw images; guests share them, so they are read-only.
-	Disks []string
+	// Disks are images that the guest finds as /dev/pmem0 and so on.
+	Disks []Disk
 	NICs  []NIC
 	// Ports are virtio-serial ports; the guest finds them by name.
 	Ports []Port
+}
+
+// Disk is a file that a guest has as persistent memory: what it reads are the
+// pages of the machine's own cache, which several guests share, and no request
+// has to wait for a busy machine. What a guest writes is its own and is lost.
+type Disk struct {
+	Path string
+	// Size is the file's, a multiple of DiskUnit.
+	Size int64
+}
+
+// DiskUnit is what a Disk's size has to be a multiple of.
+const DiskUnit = 2 << 20
+
+// OpenDisk returns the Disk in a file.
+func OpenDisk(file string) (Disk, error) {
+	info, err := os.Stat(file)
+	if err != nil {
+		return Disk{}, fmt.Errorf("looking at a guest's disk: %w", err)
+	}
+	if info.Size()%DiskUnit != 0 {
+		return Disk{}, fmt.Errorf("%s has %d bytes, want a multiple of %d", file, info.Size(), DiskUnit)
+	}
+	return Disk{Path: file, Size: info.Size()}, nil
 }
 
 // NIC is a network card behind a tap device in qemu's network namespace.
@@ -77,7 +102,7 @@ func Packages() []machine.Need {
 func (c Config) Arguments() []string {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-no-reboot",
-		"-smp", strconv.Itoa(c.cpus()), "-m", strconv.Itoa(c.MemoryMiB),
+		"-smp", strconv.Itoa(c.cpus()), "-m", c.memory(),
 		"-serial", "file:" + c.Console,
 		"-kernel", c.Kernel.Image, "-initrd", c.Initrd,
 		"-append", c.kernelParameters(),
@@ -90,8 +115,8 @@ func (c Config) Arguments() []string {
 	}
 	for i, disk := range c.Disks {
 		args = append(args,
-			"-drive", fmt.Sprintf("if=none,id=disk%d,format=raw,readonly=on,file.locking=off,file=%s", i, disk),
-			"-device", fmt.Sprintf("virtio-blk-pci,drive=disk%d", i))
+			"-object", fmt.Sprintf("memory-backend-file,id=disk%d,share=off,mem-path=%s,size=%d", i, disk.Path, disk.Size),
+			"-device", fmt.Sprintf("virtio-pmem-pci,memdev=disk%d", i))
 	}
 	for i, nic := range c.NICs {
 		args = append(args,
@@ -107,6 +132,15 @@ func (c Config) Arguments() []string {
 			"-device", fmt.Sprintf("virtserialport,chardev=port%d,name=%s", i, port.Name))
 	}
 	return args
+}
+
+// memory leaves room in the address space for the disks.
+func (c Config) memory() string {
+	room := int64(c.MemoryMiB)
+	for _, disk := range c.Disks {
+		room += disk.Size>>20 + 1024 // each is aligned to a gigabyte
+	}
+	return fmt.Sprintf("%d,slots=%d,maxmem=%dM", c.MemoryMiB, len(c.Disks)+1, room+1024)
 }
 
 func (c Config) cpus() int {

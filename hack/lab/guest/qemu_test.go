@@ -8,12 +8,12 @@ import (
 func TestArguments(t *testing.T) {
 	config := Config{
 		Accelerator: Emulation, MemoryMiB: 512, Console: "/c", Initrd: "/i", Parameters: "extra",
-		Disks: []string{"/d"}, NICs: []NIC{{Tap: "t0", MAC: "52:54:00:00:00:01"}},
+		Disks: []Disk{{Path: "/d", Size: 4 << 20}}, NICs: []NIC{{Tap: "t0", MAC: "52:54:00:00:00:01"}},
 		Ports: []Port{{Name: "exec0", Backend: "socket,path=/s,server=on"}},
 	}
 	line := strings.Join(config.Arguments(), " ")
 	for _, want := range []string{
-		"-accel tcg", "-smp 1 ", "no_timer_check extra", "readonly=on",
+		"-accel tcg", "-smp 1 ", "no_timer_check extra", "mem-path=/d,size=4194304", "-m 512,slots=2,maxmem=2564M",
 		"tap,id=nic0,ifname=t0", "socket,id=port0,path=/s,server=on", "chardev=port0,name=exec0",
 	} {
 		if !strings.Contains(line, want) {

@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strconv"
 
+	"github.com/lvs-operator/lvs-operator/hack/lab/guest"
 	"github.com/lvs-operator/lvs-operator/hack/lab/machine"
 )
 
@@ -17,8 +18,10 @@ func Disk(ctx context.Context, tree, file string) error {
 	if err != nil {
 		return fmt.Errorf("making %s: %w", file, err)
 	}
-	kib := (size+size/8)/1024 + 8*1024
-	_, err = machine.Run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-O", "^has_journal", "-m", "0",
+	size += size/8 + 8<<20
+	kib := (size + guest.DiskUnit - 1) / guest.DiskUnit * guest.DiskUnit / 1024
+	// Blocks of a page, so that files can be mapped in place.
+	_, err = machine.Run(ctx, "", "mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-O", "^has_journal", "-m", "0",
 		"-E", "root_owner=0:0", "-d", tree, file, strconv.FormatInt(kib, 10)+"k")
 	if err != nil {
 		return fmt.Errorf("making %s: %w", file, err)

@@ -22,7 +22,7 @@ import (
 
 // layout is part of the cache's key: raise it with any change to what this
 // package puts where.
-const layout = "6"
+const layout = "7"
 
 // Where the programs are on a node.
 const (

@@ -1,0 +1,97 @@
+package director
+
+import (
+	"slices"
+
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+	"github.com/lvs-operator/lvs-operator/internal/plan"
+)
+
+// Outcome returns how the last pass over the key ended; false if the key is
+// unknown.
+func (w *Worker) Outcome(key netstate.Key) (Outcome, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.entries[key]
+	if e == nil {
+		return Outcome{}, false
+	}
+	return e.outcome, true
+}
+
+// Announceable lists, in order, the keys that may be announced: they are
+// served (or adopted, which is how a restarted director goes on) and were seen
+// in the kernel.
+func (w *Worker) Announceable() []netstate.Key {
+	return w.keys(func(e *entry) bool { return e.ready && (e.phase == served || e.phase == adopted) })
+}
+
+// Unready lists, in order, the keys whose plan waits for its first pass, or for
+// the worker to be let work. One that the kernel refuses is none of them: it
+// must not keep the others from being served.
+func (w *Worker) Unready() []netstate.Key {
+	return w.keys(func(e *entry) bool {
+		return e.phase == served && !e.ready && (w.blocked != nil || e.outcome.Err == nil && !e.outcome.Programmed)
+	})
+}
+
+// Served lists, in order, the keys that are not on their way out.
+func (w *Worker) Served() []netstate.Key {
+	return w.keys(func(e *entry) bool { return e.phase == served || e.phase == adopted })
+}
+
+// Plans lists, in order of their keys, what is wanted of each served key.
+func (w *Worker) Plans() []plan.Desired {
+	keys := w.keys(func(e *entry) bool { return e.phase == served })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	plans := make([]plan.Desired, 0, len(keys))
+	for _, key := range keys {
+		if e := w.entries[key]; e != nil {
+			plans = append(plans, e.desired)
+		}
+	}
+	return plans
+}
+
+// Plan returns what is wanted of a key that is served; false if it is not.
+func (w *Worker) Plan(key netstate.Key) (plan.Desired, bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.entries[key]
+	if e == nil || e.phase != served {
+		return plan.Desired{}, false
+	}
+	return e.desired, true
+}
+
+// Failures lists, in order, the keys that the kernel refuses, with why.
+func (w *Worker) Failures() []Failure {
+	keys := w.keys(func(e *entry) bool { return e.phase == served && e.outcome.Err != nil })
+	var failures []Failure
+	for _, key := range keys {
+		if outcome, _ := w.Outcome(key); outcome.Err != nil {
+			failures = append(failures, Failure{key, outcome.Err})
+		}
+	}
+	return failures
+}
+
+// Failure is why a key is not in the kernel as it should be.
+type Failure struct {
+	Key netstate.Key
+	Err error
+}
+
+func (w *Worker) keys(match func(*entry) bool) []netstate.Key {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var keys []netstate.Key
+	for key, e := range w.entries {
+		if match(e) {
+			keys = append(keys, key)
+		}
+	}
+	slices.SortFunc(keys, netstate.Key.Compare)
+	return keys
+}

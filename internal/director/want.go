@@ -1,0 +1,86 @@
+package director
+
+import (
+	"maps"
+	"time"
+
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
+	"github.com/lvs-operator/lvs-operator/internal/plan"
+)
+
+// answers says whether the kernel is to answer for the VIPs itself.
+type answers struct {
+	// decided is false until somebody has said; what the kernel does then is left
+	// as an earlier process had it.
+	decided bool
+	// link is the interface that it answers on, or empty.
+	link string
+}
+
+// permits says whether an operation may be done: a plan that the API has not
+// confirmed (it is from a checkpoint, and may be old) adds and removes no
+// service, and nothing that is of no use without one.
+func (e *entry) permits(op netstate.Op, have netstate.State) bool {
+	if e.phase != served || e.confirmed {
+		return true
+	}
+	there := len(have.Services) > 0
+	switch change := op.(type) {
+	case netstate.ServiceChange:
+		return false
+	case netstate.DestinationChange:
+		_, there = have.Services[change.Entry.Service]
+	case netstate.GuardChange:
+		if change.Entry.Port != 0 {
+			vip := netstate.Key{Addr: change.Entry.VIP}
+			_, there = have.Services[netstate.ServiceKey{Key: vip, Protocol: change.Entry.Protocol, Port: change.Entry.Port}]
+		}
+	}
+	return there
+}
+
+// want returns what the kernel is to hold of a key in its phase.
+func (w *Worker) want(job *entry, have netstate.Observation, how answers) (netstate.State, map[netstate.DestinationKey]time.Time) {
+	switch job.phase {
+	case adopted:
+		return how.in(withoutAnswers(have.State), have.State), nil
+	case gone:
+		return netstate.New(), nil
+	case leaving:
+		if len(job.desired.State.Services) == 0 {
+			return withoutAnswers(have.State), nil
+		}
+	case served:
+	}
+	want, draining := plan.Want(job.desired, have, w.verdicts, job.draining, time.Now(), drainTimeout)
+	if job.phase == served {
+		want = how.in(want, have.State)
+	}
+	return want, draining
+}
+
+// in returns want with the addresses by which the kernel answers for its VIPs.
+func (a answers) in(want, have netstate.State) netstate.State {
+	addresses := maps.Clone(want.Addresses)
+	for vip := range want.Addresses {
+		if a.link != "" {
+			addresses[netstate.AddressKey{Link: a.link, Addr: vip.Addr}] = netstate.Address{}
+		}
+	}
+	for address, value := range have.Addresses {
+		_, stays := want.Addresses[netstate.AddressKey{Link: netstate.DummyLink, Addr: address.Addr}]
+		if !a.decided && stays && address.Link != netstate.DummyLink {
+			addresses[address] = value
+		}
+	}
+	want.Addresses = addresses
+	return want
+}
+
+// withoutAnswers returns the state without the addresses by which the kernel
+// answers for a VIP.
+func withoutAnswers(s netstate.State) netstate.State {
+	s.Addresses = maps.Clone(s.Addresses)
+	maps.DeleteFunc(s.Addresses, func(k netstate.AddressKey, _ netstate.Address) bool { return k.Link != netstate.DummyLink })
+	return s
+}
