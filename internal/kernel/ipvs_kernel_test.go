@@ -39,7 +39,9 @@ func TestManyCallersOfOneClientAllGetTheirAnswers(t *testing.T) {
 	all.Wait()
 }
 
-func TestTheLibraryAloneHangs(t *testing.T) {
+// The library used by several callers at once hangs, mostly: replies to another
+// caller are thrown away. The watchdog relies on closing to end that.
+func TestClosingTheLibrarysHandleFreesItsCallers(t *testing.T) {
 	ns := node(t)
 	h, err := ipvs.New(ns.Path())
 	if err != nil {
@@ -62,7 +64,6 @@ func TestTheLibraryAloneHangs(t *testing.T) {
 	}()
 	select {
 	case <-done:
-		t.Error("it did not hang: the client's turns may not be needed any more")
 	case <-time.After(10 * time.Second):
 	}
 	h.Close() // which is how the watchdog gets its callers free
