@@ -3,6 +3,7 @@ package main
 import (
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 
@@ -195,6 +196,11 @@ func toolsCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if assets == (len(args) > 0) {
 				return usageError{fmt.Errorf("name tools, or use --assets alone")}
+			}
+			for _, tool := range args {
+				if !slices.Contains(toolchain.Names(), tool) {
+					return usageError{fmt.Errorf("no tool %q: see lab tools --help", tool)}
+				}
 			}
 			tools, err := toolchain.New(os.Stderr)
 			if err != nil {

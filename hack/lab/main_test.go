@@ -32,6 +32,7 @@ func TestMistakesInTheCall(t *testing.T) {
 		{"load"},
 		{"tools"},
 		{"tools", "--assets", "helm"},
+		{"tools", "nothing"},
 	} {
 		err := call(args...)
 		if _, isUsage := errors.AsType[usageError](err); !isUsage {

@@ -40,7 +40,7 @@ func Programs(ctx context.Context, source Source) (map[string][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("making a folder for the programs: %w", err)
 	}
-	defer os.RemoveAll(temporary) //nolint:errcheck // a folder that stays behind harms nobody
+	defer os.RemoveAll(temporary)
 
 	programs := map[string][]byte{}
 	for _, pkg := range source.Packages {
