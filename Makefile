@@ -46,11 +46,11 @@ test-kernel: ## Run the tests that need a kernel with IPVS, in a guest.
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests on a lab of their own.
-	$(GO) test -tags e2e -count=1 -parallel 16 -timeout 40m ./test/e2e/...
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 40m ./test/e2e/...
 
 .PHONY: e2e-all
 e2e-all: ## Run the end-to-end tests, those too that take long.
-	$(GO) test -tags e2e -count=1 -parallel 16 -timeout 90m ./test/e2e/... -args -all
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 90m ./test/e2e/... -args -all
 
 .PHONY: fuzz
 fuzz: ## Fuzz each decoder and parser for FUZZTIME.
