@@ -3,9 +3,7 @@ package guest
 import (
 	"bytes"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 )
@@ -46,33 +44,6 @@ func TestArchiveEntriesAreAligned(t *testing.T) {
 			t.Errorf("header at %d, want a multiple of 4", at+index)
 		}
 		at += index + 1
-	}
-}
-
-func TestArchiveIsReadByCpio(t *testing.T) {
-	if _, err := exec.LookPath("cpio"); err != nil {
-		t.Skip("no cpio on this machine")
-	}
-	dir := t.TempDir()
-	cmd := exec.Command("cpio", "-idv", "--quiet")
-	cmd.Dir, cmd.Stdin = dir, bytes.NewReader(writeArchive(t))
-	listing, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("cpio: %v: %s", err, listing)
-	}
-	want := []string{"sbin", "sbin/init", "sbin/modprobe", "lib", "lib/kept", "lib/kept/deep", "lib/kept/deep/a.ko"}
-	if have := strings.Fields(string(listing)); !slices.Equal(have, want) {
-		t.Errorf("entries %q, want %q", have, want)
-	}
-	info, err := os.Stat(filepath.Join(dir, "sbin", "init"))
-	if err != nil || info.Mode().Perm() != 0o755 {
-		t.Errorf("init: %v %v, want mode 0755", info, err)
-	}
-	if target, err := os.Readlink(filepath.Join(dir, "sbin", "modprobe")); target != "../bin/busybox" {
-		t.Errorf("link to %q (%v), want ../bin/busybox", target, err)
-	}
-	if content, err := os.ReadFile(filepath.Join(dir, "lib", "kept", "deep", "a.ko")); string(content) != "odd" {
-		t.Errorf("content %q (%v), want odd", content, err)
 	}
 }
 
