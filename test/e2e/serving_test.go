@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -70,7 +71,13 @@ func answersOwnNode(t *testing.T, s *suite) {
 	if got := s.run(t, lone, "sh", "-c", fmt.Sprintf(get, "")); !strings.Contains(got, "\nrs") {
 		t.Errorf("a process of the director's node got %q, want a real server's name", got)
 	}
-	s.responderPod(t, "own-client", lone)
+	pod := s.responderPod(t, "own-client", lone)
+	// With direct routing real servers answer the pod itself, so they need a way
+	// to it: through its node.
+	network := netip.PrefixFrom(netip.MustParseAddr(pod.Status.PodIP), 24).Masked().String()
+	for _, host := range []string{cluster.RS1, cluster.RS2} {
+		s.run(t, host, "ip", "route", "replace", network, "via", "192.168.11.21")
+	}
 	// The pod's network namespace is entered from its node, since the pod holds
 	// nothing but its own program.
 	got := s.run(t, lone, "sh", "-c", fmt.Sprintf(get, `nsenter -t "$(pidof responder)" -n`))
