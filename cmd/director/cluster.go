@@ -35,9 +35,6 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
-// leaseDuration is how long a Lease is valid after a renewal.
-const leaseDuration = 3 * time.Second
-
 // cluster joins a director with the API server.
 type cluster struct {
 	options  options
@@ -78,7 +75,7 @@ func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error)
 	if c.live, err = client.New(restConfig, client.Options{Scheme: c.scheme}); err != nil {
 		return nil, fmt.Errorf("making a client: %w", err)
 	}
-	leases, err := election.NewLeases(restConfig, o.namespace, leaseDuration)
+	leases, err := election.NewLeases(restConfig, o.namespace, director.LeaseDuration)
 	if err != nil {
 		return nil, fmt.Errorf("making a client for Leases: %w", err)
 	}

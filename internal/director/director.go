@@ -95,8 +95,8 @@ const (
 	// verdictPatience is how long a director that is otherwise ready waits for
 	// the verdicts of its real servers before it may become active.
 	verdictPatience = 10 * time.Second
-	// leaseDuration is how long a Lease is valid after a renewal.
-	leaseDuration = 3 * time.Second
+	// LeaseDuration is how long a Lease is valid after a renewal.
+	LeaseDuration = 3 * time.Second
 )
 
 // Director serves the VIPs of one pool on one node.

@@ -136,7 +136,7 @@ func newSession(d *Director, pool Pool, restored election.Restored) *session {
 		Name:          election.LeaseName(pool.Name, group),
 		Node:          d.cfg.Node,
 		Instance:      d.cfg.Instance,
-		LeaseDuration: leaseDuration,
+		LeaseDuration: LeaseDuration,
 		Restored:      restored,
 		Now:           s.now,
 		OnDecision:    s.decided,
