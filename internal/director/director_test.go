@@ -309,6 +309,14 @@ func TestWhyADirectorIsNoCandidate(t *testing.T) {
 		want(WaitingForPeer)
 		p.SetPeers(nil)
 		want(WaitingForNothing)
+		// A VIP that is added later is no reason not to serve the others.
+		p.worker.Block(ErrPending)
+		p.plan(vip1, vip2)
+		want(WaitingForNothing)
+		if !p.Status().Programmed {
+			t.Error("the director is not ready for the sake of one VIP")
+		}
+		p.worker.Block(nil)
 	})
 }
 

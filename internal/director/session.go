@@ -66,6 +66,10 @@ type session struct {
 	conflict  *announce.Claim
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
+	// programmed says that all that was to be served has been in the kernel since
+	// VIPs can be served here. What is added later takes its moment, and does not
+	// make a director that serves the others one that cannot.
+	programmed bool
 	// owed says that the Lease was this director's when it left the pool, and
 	// could not be given up.
 	owed bool
@@ -262,11 +266,13 @@ func (s *session) judge(ctx context.Context) {
 // zero Waiting if it may.
 func (s *session) whyNoCandidate() Waiting {
 	planned := s.d.planned(s.name)
+	inKernel := planned && len(s.d.worker.Unready()) == 0
 	s.mu.Lock()
 	if planned && s.plannedAt.IsZero() {
 		s.plannedAt = time.Now()
 	}
-	node, plannedAt := s.node, s.plannedAt
+	s.programmed = s.node.err == nil && (s.programmed || inKernel)
+	node, plannedAt, programmed := s.node, s.plannedAt, s.programmed
 	s.mu.Unlock()
 	switch {
 	case node.err != nil:
@@ -277,7 +283,7 @@ func (s *session) whyNoCandidate() Waiting {
 		return Waiting{WaitingForLink, fmt.Sprintf("interface %s is down", node.link.Name)}
 	case !planned:
 		return Waiting{WaitingForPlan, "the VirtualServers have not been read yet"}
-	case len(s.d.worker.Unready()) > 0:
+	case !programmed:
 		return Waiting{WaitingForKernel, "VIPs are not in the kernel yet"}
 	case time.Since(plannedAt) < verdictPatience && s.d.verdictsMissing():
 		return Waiting{WaitingForVerdicts, "real servers have no verdict yet"}

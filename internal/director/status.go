@@ -33,7 +33,8 @@ type Status struct {
 	Announcing bool
 	Since      time.Time
 	Epoch      int64
-	// Programmed says that all that is to be served is in the kernel.
+	// Programmed says that all that is to be served has been in the kernel since
+	// the node can serve VIPs.
 	Programmed bool
 	// APIReachable says that the API server answers for the Lease.
 	APIReachable bool
@@ -50,7 +51,7 @@ type Status struct {
 // Status returns how the director is.
 func (d *Director) Status() Status {
 	s := d.present()
-	status := Status{Programmed: d.programmed(), Waiting: Waiting{WaitingForPool, "no DirectorPool selects the node"}}
+	status := Status{Waiting: Waiting{WaitingForPool, "no DirectorPool selects the node"}}
 	status.Failures = d.worker.Failures()
 	status.VIPs, status.Services, status.Destinations, status.KernelAnswers = d.worker.Counts()
 	if s == nil {
@@ -58,7 +59,7 @@ func (d *Director) Status() Status {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	status.Pool = s.name
+	status.Pool, status.Programmed = s.name, s.programmed
 	status.Link, status.Facts, status.Err = s.node.link, s.node.facts, s.node.err
 	status.Address = d.sourceOf(s.node.link, netip.Addr.Is4)
 	if !status.Address.IsValid() {
@@ -111,12 +112,6 @@ func (d *Director) Alive() error {
 		return fmt.Errorf("the kernel worker has not finished a pass for %s", last.Round(time.Second))
 	}
 	return nil
-}
-
-// programmed says whether all that is to be served is known and in the kernel.
-func (d *Director) programmed() bool {
-	name := d.PoolName()
-	return name != "" && d.planned(name) && len(d.worker.Unready()) == 0
 }
 
 // Active says whether the director announces its group.
