@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/net/ipv6"
 )
 
 // largestDatagram is all that UDP can carry.
@@ -50,9 +52,9 @@ func respond(ctx context.Context, name, tcp, udp string) error {
 	if err != nil {
 		return fmt.Errorf("listening for HTTP: %w", err)
 	}
-	packets, err := config.ListenPacket(ctx, "udp", udp)
+	packets, err := listenDatagrams(ctx, udp)
 	if err != nil {
-		return errors.Join(fmt.Errorf("listening for datagrams: %w", err), listener.Close())
+		return errors.Join(err, listener.Close())
 	}
 	body := []byte(name + "\n")
 	server := &http.Server{
@@ -62,27 +64,69 @@ func respond(ctx context.Context, name, tcp, udp string) error {
 			_, _ = w.Write(body)
 		}),
 	}
-	failed := make(chan error, 2)
+	failed := make(chan error, 3)
 	go func() { failed <- server.Serve(listener) }()
-	go func() { failed <- answerDatagrams(packets, body) }()
+	go func() { failed <- packets.v4.answer(body) }()
+	go func() { failed <- packets.v6.answer(body) }()
 	select {
 	case err = <-failed:
 	case <-ctx.Done():
 		err = nil
 	}
-	return errors.Join(err, server.Close(), packets.Close())
+	return errors.Join(err, server.Close(), packets.v4.conn.Close(), packets.v6.conn.Close())
 }
 
-// answerDatagrams answers from the address that was asked only if the host
-// has just one: with a VIP on lo the kernel would choose another source.
-func answerDatagrams(conn net.PacketConn, body []byte) error {
+// datagrams are the sockets of both families. They are two, since a host that
+// has its VIPs on lo must choose the source of an answer, and does so with the
+// control messages of a family.
+type datagrams struct {
+	v4 inet4
+	v6 inet6
+}
+
+type inet4 struct{ conn *ipv4.PacketConn }
+
+type inet6 struct{ conn *ipv6.PacketConn }
+
+func listenDatagrams(ctx context.Context, address string) (datagrams, error) {
+	var config net.ListenConfig
+	first, err := config.ListenPacket(ctx, "udp4", address)
+	if err != nil {
+		return datagrams{}, fmt.Errorf("listening for datagrams of IPv4: %w", err)
+	}
+	second, err := config.ListenPacket(ctx, "udp6", address)
+	if err != nil {
+		return datagrams{}, errors.Join(fmt.Errorf("listening for datagrams of IPv6: %w", err), first.Close())
+	}
+	d := datagrams{v4: inet4{ipv4.NewPacketConn(first)}, v6: inet6{ipv6.NewPacketConn(second)}}
+	if err := errors.Join(d.v4.conn.SetControlMessage(ipv4.FlagDst, true), d.v6.conn.SetControlMessage(ipv6.FlagDst, true)); err != nil {
+		return datagrams{}, errors.Join(fmt.Errorf("asking for the address that was asked: %w", err), first.Close(), second.Close())
+	}
+	return d, nil
+}
+
+// answer answers each datagram from the address that it was sent to.
+func (s inet4) answer(body []byte) error {
 	buffer := make([]byte, largestDatagram)
 	for {
-		_, from, err := conn.ReadFrom(buffer)
+		_, asked, from, err := s.conn.ReadFrom(buffer)
 		if err != nil {
 			return fmt.Errorf("reading datagrams: %w", err)
 		}
-		if _, err := conn.WriteTo(body, from); err != nil {
+		if _, err := s.conn.WriteTo(body, &ipv4.ControlMessage{Src: asked.Dst}, from); err != nil {
+			return fmt.Errorf("answering a datagram: %w", err)
+		}
+	}
+}
+
+func (s inet6) answer(body []byte) error {
+	buffer := make([]byte, largestDatagram)
+	for {
+		_, asked, from, err := s.conn.ReadFrom(buffer)
+		if err != nil {
+			return fmt.Errorf("reading datagrams: %w", err)
+		}
+		if _, err := s.conn.WriteTo(body, &ipv6.ControlMessage{Src: asked.Dst}, from); err != nil {
 			return fmt.Errorf("answering a datagram: %w", err)
 		}
 	}
