@@ -14,6 +14,7 @@ import (
 	"runtime"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 
 	"github.com/lvs-operator/lvs-operator/hack/image/assemble"
@@ -30,7 +31,7 @@ const (
 	// DaemonSet is the name of the directors' DaemonSet.
 	DaemonSet = "lvs-operator-director"
 
-	imageTag = "lvs-operator.local/lvs-operator:dev"
+	repository = "lvs-operator.local/lvs-operator"
 )
 
 // Deployment is the operator in a lab.
@@ -42,6 +43,9 @@ type Deployment struct {
 
 	realserver string
 	helm       string
+	// tag is the image's: another image has another, so that the pods of a lab
+	// that stayed up are replaced.
+	tag string
 }
 
 // New prepares a deployment of the source tree that holds the working
@@ -75,13 +79,9 @@ func New(ctx context.Context, lab *cluster.Lab, progress io.Writer) (*Deployment
 	if err != nil {
 		return nil, err
 	}
-	tag, err := name.NewTag(imageTag)
-	if err != nil {
-		return nil, fmt.Errorf("reading the image's name: %w", err)
-	}
 	archive := filepath.Join(out, "image.tar")
-	if err := tarball.WriteToFile(archive, tag, image); err != nil {
-		return nil, fmt.Errorf("writing the image: %w", err)
+	if d.tag, err = writeImage(archive, image); err != nil {
+		return nil, err
 	}
 	var directors []string
 	for _, node := range lab.Config().Nodes() {
@@ -90,6 +90,24 @@ func New(ctx context.Context, lab *cluster.Lab, progress io.Writer) (*Deployment
 		}
 	}
 	return d, lab.Load(ctx, archive, directors...)
+}
+
+// writeImage writes the image's archive and returns its tag, which is made of
+// its digest.
+func writeImage(archive string, image v1.Image) (string, error) {
+	digest, err := image.Digest()
+	if err != nil {
+		return "", fmt.Errorf("computing the image's digest: %w", err)
+	}
+	tag := digest.Hex[:12]
+	reference, err := name.NewTag(repository + ":" + tag)
+	if err != nil {
+		return "", fmt.Errorf("naming the image: %w", err)
+	}
+	if err := tarball.WriteToFile(archive, reference, image); err != nil {
+		return "", fmt.Errorf("writing the image: %w", err)
+	}
+	return tag, nil
 }
 
 // replace writes a program anew: one that runs is not written over.
@@ -121,10 +139,11 @@ func findRoot() (string, error) {
 	}
 }
 
-// Values are what the lab sets of the chart's values, for helm's --set.
-func Values() []string {
+// values are what the lab sets of the chart's values, for helm's --set.
+func (d *Deployment) values() []string {
 	return []string{
-		"image.tag=dev",
+		"image.repository=" + repository,
+		"image.tag=" + d.tag,
 		"apiServer.host=10.99.0.1",
 		"pool.allow[0].addresses={192.168.11.200-192.168.11.229,fd00:11::200-fd00:11::220}",
 		"pool.allow[0].realServers={192.168.11.0/24,fd00:11::/64}",
@@ -136,8 +155,10 @@ func (d *Deployment) Install(ctx context.Context, values ...string) error {
 	args := []string{
 		"upgrade", "--install", Release, filepath.Join(d.Root, "charts", "lvs-operator"),
 		"--namespace", Namespace, "--create-namespace", "--wait", "--timeout", "5m",
+		// In a lab that stayed up a test may have changed what the chart made.
+		"--force-conflicts",
 	}
-	for _, value := range append(Values(), values...) {
+	for _, value := range append(d.values(), values...) {
 		args = append(args, "--set", value)
 	}
 	return d.Helm(ctx, args...)
