@@ -21,6 +21,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name == self.spec.nodeName",message="a Director must be named as its node"
 type Director struct {
 	metav1.TypeMeta `json:",inline"`
+	// metadata is the object's name, labels and annotations.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 

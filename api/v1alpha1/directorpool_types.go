@@ -16,6 +16,7 @@ import (
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name must be a DNS label: at most 63 lower-case letters, digits and hyphens"
 type DirectorPool struct {
 	metav1.TypeMeta `json:",inline"`
+	// metadata is the object's name, labels and annotations.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 

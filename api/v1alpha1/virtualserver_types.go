@@ -21,6 +21,7 @@ import (
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 type VirtualServer struct {
 	metav1.TypeMeta `json:",inline"`
+	// metadata is the object's name, labels and annotations.
 	// +optional
 	metav1.ObjectMeta `json:"metadata,omitzero"`
 
@@ -267,7 +268,8 @@ type RealServer struct {
 
 	// state takes a real server out of service by hand. Enabled: it serves.
 	// Drained: it gets no new connections and keeps those it has, whatever its
-	// weight. Disabled: it is removed, and its connections with it.
+	// weight. Disabled: it is removed, as if it were deleted from the list: its
+	// connections have up to 30 s to end.
 	// +kubebuilder:default=Enabled
 	// +optional
 	State RealServerState `json:"state,omitempty"`

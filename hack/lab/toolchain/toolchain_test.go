@@ -28,7 +28,7 @@ func TestEveryToolIsPinned(t *testing.T) {
 
 func TestNames(t *testing.T) {
 	for _, want := range []string{
-		"kube", "etcd", "kube-apiserver", "kubectl", "kubelet", "helm", "controller-gen", "golangci-lint", "gotestsum", "runc",
+		"kube", "etcd", "kube-apiserver", "kubectl", "kubelet", "helm", "controller-gen", "golangci-lint-kube-api-linter", "gotestsum", "runc",
 	} {
 		if !slices.Contains(Names(), want) {
 			t.Errorf("no tool %s", want)

@@ -80,7 +80,8 @@ func tools() []tool {
 		"dev": {
 			"sigs.k8s.io/controller-tools/cmd/controller-gen",
 			"gotest.tools/gotestsum",
-			"github.com/golangci/golangci-lint/v2/cmd/golangci-lint",
+			// golangci-lint with one linter more.
+			"sigs.k8s.io/kube-api-linter/cmd/golangci-lint-kube-api-linter",
 		},
 		"helm": {"helm.sh/helm/v4/cmd/helm"},
 	} {
