@@ -17,14 +17,14 @@ FUZZTIME ?= 10s
 ##@ Main
 .PHONY: help
 help: ## Show this help.
-	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk 'BEGIN {FS = ":.*## "} /^##@/ {printf "\n%s\n", substr($$0, 5)} /^[a-z0-9-]+:.*## / {printf "  %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 .PHONY: demo
 demo: ## Run the classic set-up on a real cluster: forwarding, failure, recovery. KEEP=1 keeps the lab.
 	@$(GO) run ./hack/demo $(if $(KEEP),--keep)
 
 .PHONY: test
-test: verify test-unit test-api test-install test-kernel ## Run all tests but those on a whole cluster, and verify. Builds and installs what is missing.
+test: verify test-unit test-api test-install test-kernel e2e ## Run all tests, and verify. Builds and installs what is missing.
 	@echo "All tests passed."
 
 ##@ Tests
@@ -49,8 +49,8 @@ e2e: ## Run the end-to-end tests on a lab of their own.
 	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 40m ./test/e2e/...
 
 .PHONY: e2e-all
-e2e-all: ## Run the end-to-end tests, those too that take long.
-	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 90m ./test/e2e/... -args -all
+e2e-all: ## Run the end-to-end tests three times over on one lab, to find what fails now and then.
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 90m ./test/e2e/... -args -rounds 3
 
 .PHONY: fuzz
 fuzz: ## Fuzz each decoder and parser for FUZZTIME.
@@ -76,11 +76,11 @@ generate: ## Generate deep copies, CRDs and the chart's copies of them.
 
 .PHONY: lint
 lint: ## Run the linters.
-	$(call tool,golangci-lint) run ./...
+	$(call tool,golangci-lint-kube-api-linter) run ./...
 
 .PHONY: fmt
 fmt: ## Format the code.
-	$(call tool,golangci-lint) fmt ./...
+	$(call tool,golangci-lint-kube-api-linter) fmt ./...
 
 ##@ Lab
 .PHONY: lab

@@ -25,10 +25,15 @@ import (
 
 func forwardsOneToTwo(t *testing.T, s *suite) {
 	s.serve(t, web("ratio", "192.168.11.201"))
-	client := &load.Asker{Address: "192.168.11.201:80", Network: "tcp", Dial: s.lab.Dial(cluster.Client)}
-	sum := client.Ask(t.Context(), 60)
-	if sum.Failed > 0 || sum.PerServer[cluster.RS1] != 20 || sum.PerServer[cluster.RS2] != 40 {
-		t.Errorf("60 requests one after the other: %+v, want 20 of rs1, 40 of rs2 and none failed", sum)
+	s.serve(t, web("ratio-ipv6", "fd00:11::201", func(spec *v1alpha1.VirtualServerSpec) {
+		spec.RealServers[0].Address, spec.RealServers[1].Address = "fd00:11::135", "fd00:11::138"
+	}))
+	for _, address := range []string{"192.168.11.201:80", "[fd00:11::201]:80"} {
+		client := &load.Asker{Address: address, Network: "tcp", Dial: s.lab.Dial(cluster.Client)}
+		sum := client.Ask(t.Context(), 60)
+		if sum.Failed > 0 || sum.PerServer[cluster.RS1] != 20 || sum.PerServer[cluster.RS2] != 40 {
+			t.Errorf("60 requests to %s one after the other: %+v, want 20 of rs1, 40 of rs2 and none failed", address, sum)
+		}
 	}
 }
 
@@ -57,12 +62,15 @@ func shows(t *testing.T, s *suite) {
 			t.Errorf("condition %s of the Director is not True: %+v", kind, director.Status.Conditions)
 		}
 	}
-	metrics := s.run(t, lone, "sh", "-c", `printf "GET /metrics HTTP/1.0\r\n\r\n" | nc -w 10 10.99.0.21 7957`)
-	for _, name := range []string{`lvs_director_active{group="0"} 1`, "lvs_director_kernel_operations_total", "lvs_director_vips"} {
-		if !strings.Contains(metrics, name) {
-			t.Errorf("/metrics has no %s", name)
+	await(t, time.Minute, func() string {
+		metrics := s.metrics(lone)
+		for _, name := range []string{`lvs_director_active{group="0"} 1`, "lvs_director_kernel_operations_total", "lvs_director_vips"} {
+			if !strings.Contains(metrics, name) {
+				return "/metrics has no " + name
+			}
 		}
-	}
+		return ""
+	})
 }
 
 func answersOwnNode(t *testing.T, s *suite) {

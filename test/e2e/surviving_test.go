@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -124,6 +125,22 @@ func (s *suite) awaitDirector(t *testing.T, node string) {
 	})
 }
 
+// announces says whether the director on a node does, by its own metrics.
+func (s *suite) announces(node string) bool {
+	return strings.Contains(s.metrics(node), `lvs_director_active{group="0"} 1`)
+}
+
+// metrics returns what a node's director serves as such, or nothing.
+func (s *suite) metrics(node string) string {
+	address := map[string]string{lone: "10.99.0.21", spare: "10.99.0.22"}[node]
+	out, err := s.lab.Output(context.Background(), node, "sh", "-c",
+		`printf "GET /metrics HTTP/1.0\r\n\r\n" | nc -w 10 `+address+` 7957`)
+	if err != nil {
+		return ""
+	}
+	return out
+}
+
 // directorProcess returns the director's process id on a node, or nothing.
 func (s *suite) directorProcess(node string) string {
 	out, err := s.lab.Output(context.Background(), node, "pidof", "director")
@@ -149,12 +166,91 @@ func survivesKill(t *testing.T, s *suite) {
 }
 
 func survivesPodGone(t *testing.T, s *suite) {
+	const forgotten = "192.168.11.215"
+	deleted := web("forgotten", forgotten)
+	s.serve(t, deleted)
 	w := s.watch(t, "gone", "192.168.11.213")
-	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: deploy.DaemonSet}}
-	if err := s.api.Delete(t.Context(), ds); err != nil {
+	bringBack := s.withoutDirectors(t)
+	if err := s.api.Delete(t.Context(), deleted); err != nil {
 		t.Fatal(err)
 	}
+	pause(t, 90*time.Second)
+	if s.directorProcess(lone) != "" {
+		t.Fatal("a director ran in the meantime, so nothing is shown")
+	}
+	if !strings.Contains(s.run(t, lone, "ipvsadm", "-Ln"), forgotten) {
+		t.Error("the service is gone without a director")
+	}
+	bringBack()
+	s.awaitDirector(t, lone)
+	await(t, 3*time.Minute, func() string {
+		if strings.Contains(s.run(t, lone, "ipvsadm", "-Ln"), forgotten) ||
+			strings.Contains(s.run(t, lone, "ip", "-o", "address"), forgotten) {
+			return "the VIP that was deleted meanwhile is still there"
+		}
+		return ""
+	})
+	w.check(t)
+}
+
+// withoutDirectors deletes the DaemonSet, and nothing else, until the returned
+// function is called or the test ends.
+func (s *suite) withoutDirectors(t *testing.T) (bringBack func()) {
+	t.Helper()
+	var ds appsv1.DaemonSet
+	if err := s.api.Get(t.Context(), types.NamespacedName{Namespace: deploy.Namespace, Name: deploy.DaemonSet}, &ds); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.api.Delete(t.Context(), &ds); err != nil {
+		t.Fatal(err)
+	}
+	again := &appsv1.DaemonSet{
+		ObjectMeta: metav1.ObjectMeta{Namespace: ds.Namespace, Name: ds.Name, Labels: ds.Labels, Annotations: ds.Annotations},
+		Spec:       ds.Spec,
+	}
+	bringBack = sync.OnceFunc(func() {
+		if err := s.api.Create(context.Background(), again); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(bringBack)
 	await(t, time.Minute, func() string {
+		if s.directorProcess(lone) == "" {
+			return ""
+		}
+		return "the director is still running"
+	})
+	return bringBack
+}
+
+func survivesWithoutAPI(t *testing.T, s *suite) {
+	w := s.watch(t, "no-api", "192.168.11.214")
+	if err := s.lab.StopAPI(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	startAPI := sync.OnceFunc(func() {
+		if err := s.lab.StartAPI(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(startAPI)
+	// A director that starts without the API goes on from its checkpoint.
+	before := s.directorProcess(lone)
+	s.run(t, lone, "sh", "-c", "kill -9 "+before)
+	await(t, 2*time.Minute, func() string {
+		if now := s.directorProcess(lone); now == "" || now == before {
+			return "the director has not been started again"
+		}
+		if !s.announces(lone) {
+			return "the director that started without the API is not active"
+		}
+		return ""
+	})
+	// With its kubelet ended nobody starts it again.
+	startKubelet := s.stopKubelet(t, lone)
+	t.Cleanup(startKubelet)
+	s.run(t, lone, "sh", "-c", `ctr -n k8s.io task kill -s SIGKILL $(ctr -n k8s.io task ls | awk '$2 == '$(pidof director)' {print $1}')`)
+	await(t, 30*time.Second, func() string {
 		if s.directorProcess(lone) == "" {
 			return ""
 		}
@@ -164,49 +260,6 @@ func survivesPodGone(t *testing.T, s *suite) {
 	if s.directorProcess(lone) != "" {
 		t.Fatal("a director ran in the meantime, so nothing is shown")
 	}
-	if err := s.deployment.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	s.awaitDirector(t, lone)
-	w.check(t)
-}
-
-func survivesWithoutAPI(t *testing.T, s *suite) {
-	w := s.watch(t, "no-api", "192.168.11.214")
-	if err := s.lab.StopAPI(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	apiBack := false
-	startAPI := func() {
-		if apiBack {
-			return
-		}
-		apiBack = true
-		if err := s.lab.StartAPI(context.Background()); err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(startAPI)
-	// The kubelet would start the container again, with or without the API.
-	kubelet := s.stopKubelet(t, lone)
-	defer kubelet()
-	s.run(t, lone, "sh", "-c", `ctr -n k8s.io task kill -s SIGKILL $(ctr -n k8s.io task ls | awk '$2 == '$(pidof director)' {print $1}')`)
-	await(t, 30*time.Second, func() string {
-		if s.directorProcess(lone) == "" {
-			return ""
-		}
-		return "the director is still running"
-	})
-	pause(t, 90*time.Second)
-	// With the kubelet back, and the API still away, the director starts.
-	kubelet()
-	await(t, 2*time.Minute, func() string {
-		if s.directorProcess(lone) != "" {
-			return ""
-		}
-		return "the kubelet has not started the director"
-	})
-	pause(t, 10*time.Second)
 	startAPI()
 	await(t, 2*time.Minute, func() string {
 		if err := s.api.List(t.Context(), &v1alpha1.DirectorList{}); err != nil {
@@ -214,48 +267,78 @@ func survivesWithoutAPI(t *testing.T, s *suite) {
 		}
 		return ""
 	})
+	startKubelet()
+	await(t, 2*time.Minute, func() string {
+		if s.directorProcess(lone) == "" {
+			return "the kubelet has not started the director"
+		}
+		return ""
+	})
 	s.awaitDirector(t, lone)
 	w.check(t)
 }
 
-func cleansUpLater(t *testing.T, s *suite) {
-	const vip = "192.168.11.215"
-	vs := web("forgotten", vip)
-	s.serve(t, vs)
-	ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: deploy.DaemonSet}}
-	if err := s.api.Delete(t.Context(), ds); err != nil {
-		t.Fatal(err)
-	}
-	await(t, time.Minute, func() string {
-		if s.directorProcess(lone) == "" {
+// withoutIPVS makes a node's kernel one that has no IPVS until the returned
+// function is called or the test ends.
+func (s *suite) withoutIPVS(t *testing.T, node string) (bringBack func()) {
+	t.Helper()
+	loader := strings.TrimSpace(s.run(t, node, "cat", "/proc/sys/kernel/modprobe"))
+	s.run(t, node, "sh", "-c", "echo /bin/false > /proc/sys/kernel/modprobe; "+
+		"for module in $(awk '/^ip_vs_/ {print $1}' /proc/modules) ip_vs; do rmmod $module; done; ! grep ip_vs /proc/modules")
+	bringBack = sync.OnceFunc(func() {
+		if _, err := s.lab.Output(context.Background(), node, "sh", "-c", "echo "+loader+" > /proc/sys/kernel/modprobe"); err != nil {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(bringBack)
+	return bringBack
+}
+
+// saysIPVSMissing wants a director without IPVS to stay up and say why it does
+// not take part, until bringBack was called.
+func (s *suite) saysIPVSMissing(t *testing.T, node string, bringBack func()) {
+	t.Helper()
+	await(t, 2*time.Minute, func() string {
+		var director v1alpha1.Director
+		if err := s.api.Get(t.Context(), types.NamespacedName{Name: node}, &director); err != nil {
+			return err.Error()
+		}
+		condition := meta.FindStatusCondition(director.Status.Conditions, v1alpha1.ConditionIPVSAvailable)
+		if condition != nil && condition.Status == metav1.ConditionFalse && condition.Reason == v1alpha1.ReasonIPVSUnavailable {
 			return ""
 		}
-		return "the director is still running"
+		return fmt.Sprintf("condition IPVSAvailable is %+v", condition)
 	})
-	if err := s.api.Delete(t.Context(), vs); err != nil {
-		t.Fatal(err)
-	}
-	if !strings.Contains(s.run(t, lone, "ipvsadm", "-Ln"), vip) {
-		t.Fatal("the service is gone without a director, so nothing is shown")
-	}
-	if err := s.deployment.Install(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	await(t, 3*time.Minute, func() string {
-		if strings.Contains(s.run(t, lone, "ipvsadm", "-Ln"), vip) ||
-			strings.Contains(s.run(t, lone, "ip", "-o", "address"), vip) {
-			return "the VIP is still there"
+	await(t, time.Minute, func() string {
+		var events corev1.EventList
+		if err := s.api.List(t.Context(), &events, client.InNamespace(metav1.NamespaceDefault)); err != nil {
+			return err.Error()
 		}
-		return ""
+		for _, event := range events.Items {
+			if event.InvolvedObject.Kind == "Director" && event.InvolvedObject.Name == node && event.Reason == v1alpha1.ReasonIPVSUnavailable {
+				return ""
+			}
+		}
+		return fmt.Sprintf("no event of Director %s says it among %d", node, len(events.Items))
 	})
+	if s.ready(t, node) {
+		t.Error("the pod is ready, although its director cannot serve")
+	}
+	before := s.directorProcess(node)
+	bringBack()
+	s.awaitDirector(t, node)
+	if now := s.directorProcess(node); before == "" || now != before {
+		t.Errorf("the director's process was %q and is %q, want that it stayed up", before, now)
+	}
 }
 
 func warmAndSilent(t *testing.T, s *suite) {
 	const vip = "192.168.11.216"
 	s.serve(t, web("warm", vip))
+	bringBack := s.withoutIPVS(t, spare)
 	s.setSpare(t, new("true"))
 	t.Cleanup(func() { s.setSpare(t, nil) })
-	s.awaitDirector(t, spare)
+	s.saysIPVSMissing(t, spare, bringBack)
 	await(t, time.Minute, func() string {
 		if strings.Contains(s.run(t, spare, "ipvsadm", "-Ln"), vip+":80") &&
 			strings.Contains(s.run(t, spare, "ip", "-o", "address", "show", "dev", "dummy-lvs"), vip) {
@@ -322,14 +405,9 @@ func (s *suite) stopKubelet(t *testing.T, node string) (start func()) {
 	if err := s.lab.StopKubelet(t.Context(), node); err != nil {
 		t.Fatal(err)
 	}
-	stopped := true
-	return func() {
-		if !stopped {
-			return
-		}
-		stopped = false
+	return sync.OnceFunc(func() {
 		if err := s.lab.StartKubelet(context.Background(), node); err != nil {
 			t.Error(err)
 		}
-	}
+	})
 }
