@@ -140,7 +140,8 @@ func watchEnd(t *testing.T) {
 		tooLong = time.After(time.Until(deadline) - time.Minute)
 	}
 	finished := make(chan struct{})
-	t.Cleanup(func() { stop(); close(finished) })
+	// Stop ends the context too, so it comes last.
+	t.Cleanup(func() { close(finished); stop() })
 	go func() {
 		why := "interrupted"
 		select {
