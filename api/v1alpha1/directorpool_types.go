@@ -56,6 +56,12 @@ type DirectorPoolSpec struct {
 	// +optional
 	Allow []AllowRule `json:"allow,omitempty"`
 
+	// election says which of the pool's directors serves the VIPs: the one that
+	// holds the Lease POOL-0 in the operator's namespace.
+	// +kubebuilder:default={}
+	// +optional
+	Election Election `json:"election,omitzero"`
+
 	// announcement says how VIPs are announced.
 	// +kubebuilder:default={}
 	// +optional
@@ -109,6 +115,81 @@ type AllowRule struct {
 	// +optional
 	NamespaceSelector metav1.LabelSelector `json:"namespaceSelector,omitzero"`
 }
+
+// Election says which of the pool's directors serves the VIPs.
+type Election struct {
+	// leaseDuration is how long the Lease is valid after a renewal, which its
+	// holder sends every third of it: whole seconds, 2s to 60s. When the holder
+	// dies another director takes over that long after its last renewal; an API
+	// server that is slower than a third of it cannot be kept up with.
+	// +kubebuilder:default="3s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('2s') && duration(self) <= duration('60s') && !self.contains('.') && !self.contains('ms')",message="must be whole seconds (no fraction, no ms), from 2s to 60s"
+	// +optional
+	LeaseDuration metav1.Duration `json:"leaseDuration,omitzero"`
+
+	// priorities give directors priorities by their nodes' labels: the first
+	// entry that selects the node counts, and a node that none selects has 0. Of
+	// those that could serve the one with the highest priority does, as with
+	// VRRP; among equals whoever serves goes on.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=64
+	// +optional
+	Priorities []NodePriority `json:"priorities,omitempty"`
+
+	// preemption says whether a director takes the VIPs from one of lower
+	// priority that serves them.
+	// +kubebuilder:default={}
+	// +optional
+	Preemption Preemption `json:"preemption,omitzero"`
+}
+
+// NodePriority is the priority of the directors on some nodes.
+type NodePriority struct {
+	// nodeSelector selects the nodes.
+	// +required
+	NodeSelector metav1.LabelSelector `json:"nodeSelector"`
+
+	// priority of the directors there, 0 to 1000. A higher one is preferred.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=1000
+	// +required
+	Priority *int32 `json:"priority,omitempty"`
+}
+
+// Preemption says whether a director takes the VIPs from one of lower priority.
+type Preemption struct {
+	// policy is HigherPriority, as VRRP does it, or Never: whoever serves goes on
+	// until it cannot, whatever its priority. Never is VRRP's nopreempt.
+	// +kubebuilder:default=HigherPriority
+	// +optional
+	Policy PreemptionPolicy `json:"policy,omitempty"`
+
+	// delay is how long a director must have been ready to serve before it takes
+	// the VIPs from another that serves them, 0s to 1h. It is what keeps a machine
+	// that fails again and again from taking the VIPs each time (VRRP's
+	// preempt_delay).
+	// +kubebuilder:default="5s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('1h')",message="must be from 0s to 1h"
+	// +optional
+	Delay *metav1.Duration `json:"delay,omitempty"`
+}
+
+// PreemptionPolicy says whether priorities move VIPs that are served.
+//
+// +kubebuilder:validation:Enum=HigherPriority;Never
+type PreemptionPolicy string
+
+// The policies of preemption.
+const (
+	PreemptHigherPriority PreemptionPolicy = "HigherPriority"
+	PreemptNever          PreemptionPolicy = "Never"
+)
 
 // Announcement says how VIPs are announced.
 type Announcement struct {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"net"
 	"net/netip"
+	"time"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	directorcontroller "github.com/lvs-operator/lvs-operator/controllers/director"
@@ -11,6 +12,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/announce"
 	"github.com/lvs-operator/lvs-operator/internal/conditions"
 	"github.com/lvs-operator/lvs-operator/internal/director"
+	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -36,12 +38,15 @@ func (m member) Marked() bool { return m.c.director.Marked() }
 func (m member) Decided() bool { return m.c.director.Decided() }
 
 // SetPeers implements directorcontroller.Befriended.
-func (m member) SetPeers(peers []directorcontroller.Peer) {
+func (m member) SetPeers(own directorcontroller.Rank, peers []directorcontroller.Peer) {
 	all := make([]director.Peer, len(peers))
 	for i, peer := range peers {
-		all[i] = director.Peer(peer)
+		all[i] = director.Peer{
+			Node: peer.Node, Address: peer.Address, MAC: peer.MAC, Live: peer.Live,
+			Candidate: peer.Candidate, KernelAnswers: peer.KernelAnswers, Rank: director.Rank(peer.Rank),
+		}
 	}
-	m.c.director.SetPeers(all)
+	m.c.director.SetPeers(director.Rank(own), all)
 }
 
 // poolOf takes from a DirectorPool what a director needs of it.
@@ -49,7 +54,11 @@ func poolOf(pool v1alpha1.DirectorPool) director.Pool {
 	p := director.Pool{
 		Name:    pool.Name,
 		Refresh: pool.Spec.Announcement.RefreshInterval.Duration,
-		Guard:   pool.Spec.Guard != v1alpha1.GuardDisabled,
+		Election: election.Settings{
+			LeaseDuration: pool.Spec.Election.LeaseDuration.Duration,
+			Preemption:    preemptionOf(pool.Spec.Election.Preemption),
+		},
+		Guard: pool.Spec.Guard != v1alpha1.GuardDisabled,
 		Timeouts: netstate.Timeouts{
 			TCP:    pool.Spec.IPVS.TCPTimeout.Duration,
 			TCPFin: pool.Spec.IPVS.TCPFinTimeout.Duration,
@@ -67,6 +76,18 @@ func poolOf(pool v1alpha1.DirectorPool) director.Pool {
 		}
 	}
 	return p
+}
+
+// preemptionDelay is the API's default, for a pool that was stored before it had
+// one.
+const preemptionDelay = 5 * time.Second
+
+func preemptionOf(p v1alpha1.Preemption) election.Preemption {
+	preemption := election.Preemption{Never: p.Policy == v1alpha1.PreemptNever, Delay: preemptionDelay}
+	if p.Delay != nil {
+		preemption.Delay = p.Delay.Duration
+	}
+	return preemption
 }
 
 // programmer is the director as the planner sees it.

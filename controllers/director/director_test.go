@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net/netip"
+	"slices"
 	"testing"
 	"time"
 
@@ -189,11 +190,14 @@ func TestALeaveThatFailedIsTriedAgain(t *testing.T) {
 type befriended struct {
 	pool  string
 	told  int
+	own   Rank
 	peers []Peer
 }
 
-func (b *befriended) PoolName() string      { return b.pool }
-func (b *befriended) SetPeers(peers []Peer) { b.told, b.peers = b.told+1, peers }
+func (b *befriended) PoolName() string { return b.pool }
+func (b *befriended) SetPeers(own Rank, peers []Peer) {
+	b.told, b.own, b.peers = b.told+1, own, peers
+}
 
 func makeDirector(name, pool string, conditions ...string) *v1alpha1.Director {
 	d := &v1alpha1.Director{
@@ -221,7 +225,14 @@ func TestPeers(t *testing.T) {
 	unready := makeNode("lb-2", nil)
 	unready.Status.Conditions[0].Status = corev1.ConditionUnknown
 	good := []client.Object{makeDirector("lb-2", "one", "Ready", "Candidate"), makeNode("lb-2", nil), makePod("lb-2", corev1.ConditionTrue)}
-	peer := Peer{Node: "lb-2", Address: netip.MustParseAddr("192.168.11.12"), MAC: "02:00:00:00:00:12", Candidate: true}
+	peer := Peer{Node: "lb-2", Address: netip.MustParseAddr("192.168.11.12"), MAC: "02:00:00:00:00:12", Live: true, Candidate: true}
+	with := func(change func(*Peer)) []Peer {
+		changed := peer
+		change(&changed)
+		return []Peer{changed}
+	}
+	dead := with(func(p *Peer) { p.Live = false })
+	idle := func(p *Peer) { p.Candidate = false }
 	for name, tc := range map[string]struct {
 		objects []client.Object
 		want    []Peer
@@ -229,21 +240,22 @@ func TestPeers(t *testing.T) {
 		"a live one":                 {good, []Peer{peer}},
 		"the director itself":        {[]client.Object{makeDirector("lb-1", "one", "Ready"), makeNode("lb-1", nil), makePod("lb-1", corev1.ConditionTrue)}, nil},
 		"of another pool":            {[]client.Object{makeDirector("lb-2", "two", "Ready"), good[1], good[2]}, nil},
-		"not ready":                  {[]client.Object{makeDirector("lb-2", "one"), good[1], good[2]}, nil},
-		"its node is not ready":      {[]client.Object{good[0], unready, good[2]}, nil},
-		"its node is gone":           {[]client.Object{good[0], good[2]}, nil},
-		"its pod is not ready":       {[]client.Object{good[0], good[1], makePod("lb-2", corev1.ConditionFalse)}, nil},
-		"its pod is being deleted":   {[]client.Object{good[0], good[1], deleted}, nil},
-		"its pod is gone":            {good[:2], nil},
-		"its kernel answers for all": {[]client.Object{makeDirector("lb-2", "one", "Ready", "KernelAnswers"), good[1], good[2]}, []Peer{{Node: "lb-2", Address: peer.Address, MAC: peer.MAC, KernelAnswers: true}}},
+		"not ready":                  {[]client.Object{makeDirector("lb-2", "one", "Candidate"), good[1], good[2]}, dead},
+		"its node is not ready":      {[]client.Object{good[0], unready, good[2]}, dead},
+		"its node is gone":           {[]client.Object{good[0], good[2]}, dead},
+		"its pod is not ready":       {[]client.Object{good[0], good[1], makePod("lb-2", corev1.ConditionFalse)}, dead},
+		"its pod is being deleted":   {[]client.Object{good[0], good[1], deleted}, dead},
+		"its pod is gone":            {good[:2], dead},
+		"no candidate":               {[]client.Object{makeDirector("lb-2", "one", "Ready"), good[1], good[2]}, with(idle)},
+		"its kernel answers for all": {[]client.Object{makeDirector("lb-2", "one", "Ready", "KernelAnswers"), good[1], good[2]}, with(func(p *Peer) { p.Candidate, p.KernelAnswers = false, true })},
 		"two, in order": {
 			append([]client.Object{makeDirector("lb-0", "one", "Ready"), makeNode("lb-0", nil), makePod("lb-0", corev1.ConditionTrue)}, good...),
-			[]Peer{{Node: "lb-0", Address: peer.Address, MAC: peer.MAC}, peer},
+			append(with(func(p *Peer) { p.Node, p.Candidate = "lb-0", false }), peer),
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := &befriended{pool: "one"}
-			p := &Peers{Reader: newClient(t, tc.objects...), Node: "lb-1", Director: b}
+			p := &Peers{Reader: newClient(t, append(slices.Clone(tc.objects), makePool("one", 0, nil))...), Node: "lb-1", Director: b}
 			if _, err := p.Reconcile(t.Context(), reconcile.Request{}); err != nil {
 				t.Fatal(err)
 			}
@@ -259,5 +271,48 @@ func TestADirectorInNoPoolIsNotTakenForAlone(t *testing.T) {
 	result, err := (&Peers{Reader: newClient(t), Node: "lb-1", Director: b}).Reconcile(t.Context(), reconcile.Request{})
 	if err != nil || result.RequeueAfter == 0 || b.told > 0 {
 		t.Errorf("result %+v, err %v, told %d times", result, err, b.told)
+	}
+}
+
+func TestRanks(t *testing.T) {
+	pool := makePool("one", 0, nil)
+	pool.Spec.Election.Priorities = []v1alpha1.NodePriority{
+		{NodeSelector: metav1.LabelSelector{MatchLabels: map[string]string{"site": "a"}}, Priority: new(int32(100))},
+		{NodeSelector: metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{{Key: "site", Operator: "Guess"}}}, Priority: new(int32(70))},
+		{NodeSelector: metav1.LabelSelector{}, Priority: new(int32(50))},
+	}
+	cordoned := func(node *corev1.Node) { node.Spec.Unschedulable = true }
+	tainted := func(key string, effect corev1.TaintEffect) func(*corev1.Node) {
+		return func(node *corev1.Node) { node.Spec.Taints = []corev1.Taint{{Key: key, Effect: effect}} }
+	}
+	for name, tc := range map[string]struct {
+		labels map[string]string
+		change func(*corev1.Node)
+		want   Rank
+	}{
+		"the first entry that selects it": {labels: map[string]string{"site": "a"}, want: Rank{Priority: 100}},
+		"a later one":                     {labels: map[string]string{"site": "b"}, want: Rank{Priority: 50}},
+		"cordoned":                        {change: cordoned, want: Rank{Priority: 50, Cordoned: true}},
+		"to be emptied":                   {change: tainted("site/repair", corev1.TaintEffectNoExecute), want: Rank{Priority: 50, Cordoned: true}},
+		"to be removed by the autoscaler": {change: tainted(autoscalerTaint, corev1.TaintEffectNoSchedule), want: Rank{Priority: 50, Cordoned: true}},
+		"not schedulable for most pods":   {change: tainted("node-role.kubernetes.io/lb", corev1.TaintEffectNoSchedule), want: Rank{Priority: 50}},
+		"cut off for a moment":            {change: tainted(corev1.TaintNodeUnreachable, corev1.TaintEffectNoExecute), want: Rank{Priority: 50}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			node := makeNode("lb-1", tc.labels)
+			other := makeNode("lb-2", tc.labels)
+			if tc.change != nil {
+				tc.change(node)
+				tc.change(other)
+			}
+			b := &befriended{pool: "one"}
+			reader := newClient(t, pool, node, other, makeDirector("lb-2", "one", "Ready"), makePod("lb-2", corev1.ConditionTrue))
+			if _, err := (&Peers{Reader: reader, Node: "lb-1", Director: b}).Reconcile(t.Context(), reconcile.Request{}); err != nil {
+				t.Fatal(err)
+			}
+			if b.own != tc.want || len(b.peers) != 1 || b.peers[0].Rank != tc.want {
+				t.Errorf("own %+v, peers %+v, want %+v for both", b.own, b.peers, tc.want)
+			}
+		})
 	}
 }

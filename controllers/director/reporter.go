@@ -16,7 +16,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/predicate"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 	"sigs.k8s.io/controller-runtime/pkg/source"
 
@@ -160,13 +159,4 @@ func (r *Reporter) tell(director *v1alpha1.Director, wanted v1alpha1.DirectorSta
 	if last != nil && (told == nil || !told.Time.Equal(&last.Time) || told.Reason != last.Reason) {
 		r.Events.Eventf(director, nil, corev1.EventTypeNormal, "RoleChanged", "Elect", "%s", last.Reason)
 	}
-}
-
-// readinessChanged lets through what changes whether nodes are ready.
-func readinessChanged() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		before, ok := e.ObjectOld.(*corev1.Node)
-		after, okAfter := e.ObjectNew.(*corev1.Node)
-		return !ok || !okAfter || nodeReady(before) != nodeReady(after)
-	}}
 }

@@ -20,7 +20,7 @@ import (
 // Version is the version of the file's schema. It grows with every change of
 // what is stored: a director refuses every other version and starts without a
 // checkpoint then, which costs it something only while the API server is away.
-const Version = 1
+const Version = 2
 
 // Checkpoint is what is kept.
 type Checkpoint struct {
@@ -33,10 +33,19 @@ type Checkpoint struct {
 	// does not name it; Refresh is the time between two announcements of a VIP.
 	Within  []netip.Addr  `json:"within,omitempty"`
 	Refresh time.Duration `json:"refresh,omitempty"`
+	// Election holds the pool's settings of it.
+	Election Election `json:"election"`
 
 	Keys   []Key   `json:"keys,omitempty"`
 	Groups []Group `json:"groups,omitempty"`
 	Peers  []Peer  `json:"peers,omitempty"`
+}
+
+// Election is how a pool's directors decide who serves.
+type Election struct {
+	LeaseDuration   time.Duration `json:"leaseDuration"`
+	NeverPreempt    bool          `json:"neverPreempt,omitempty"`
+	PreemptionDelay time.Duration `json:"preemptionDelay,omitempty"`
 }
 
 // Key is the wanted state of one key.

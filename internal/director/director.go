@@ -46,13 +46,16 @@ type Pool struct {
 	// Within are the first addresses of what the pool allows, in its order.
 	Within []netip.Addr
 	// Refresh is the time between two announcements of a VIP.
-	Refresh  time.Duration
+	Refresh time.Duration
+	// Election is how its directors decide who serves. A LeaseDuration of 0 is
+	// LeaseDuration.
+	Election election.Settings
 	Guard    bool
 	Timeouts netstate.Timeouts
 }
 
 func (p Pool) equal(q Pool) bool {
-	return p.Name == q.Name && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard &&
+	return p.Name == q.Name && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard && p.Election == q.Election &&
 		p.Timeouts == q.Timeouts && fmt.Sprint(p.Within) == fmt.Sprint(q.Within)
 }
 
@@ -95,7 +98,8 @@ const (
 	// verdictPatience is how long a director that is otherwise ready waits for
 	// the verdicts of its real servers before it may become active.
 	verdictPatience = 10 * time.Second
-	// LeaseDuration is how long a Lease is valid after a renewal.
+	// LeaseDuration is how long a Lease is valid after a renewal where the pool
+	// does not say.
 	LeaseDuration = 3 * time.Second
 )
 
@@ -121,6 +125,7 @@ type Director struct {
 	confirmed bool
 	restored  *checkpoint.Checkpoint
 	peers     []Peer
+	rank      Rank
 	// peersKnown says that peers, were they none, have been looked for.
 	peersKnown bool
 	// decided says that the director has been told its pool, or that it has none.
@@ -129,15 +134,27 @@ type Director struct {
 	marked bool
 }
 
-// Peer is another live director of the pool.
+// Peer is another director of the pool.
 type Peer struct {
 	Node    string
 	Address netip.Addr
 	MAC     string
+	// Live says that it could take over at some time: its pod and node are ready,
+	// and it is not one that cannot serve.
+	Live bool
 	// Candidate says that it could become active.
 	Candidate bool
 	// KernelAnswers says that its kernel answers for the VIPs.
 	KernelAnswers bool
+	// Rank is what its node counts for.
+	Rank Rank
+}
+
+// Rank is what a node counts for in the election.
+type Rank struct {
+	Priority int32
+	// Cordoned says that it is to be emptied.
+	Cordoned bool
 }
 
 // New returns a director that serves nothing until it has joined a pool.
@@ -204,7 +221,8 @@ func (d *Director) restore() bool {
 	if !d.peersKnown {
 		d.peersKnown = true
 		for _, peer := range c.Peers {
-			d.peers = append(d.peers, Peer{Node: peer.Node, Address: peer.Addr, MAC: string(peer.MAC)})
+			// Live, since it is not known that it is not.
+			d.peers = append(d.peers, Peer{Node: peer.Node, Address: peer.Addr, MAC: string(peer.MAC), Live: true})
 		}
 	}
 	for _, key := range c.Keys {
@@ -229,6 +247,10 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 	c.Pool, c.Refresh = pool.Name, pool.Refresh
 	c.Node = netstate.Node{Interface: pool.Interface, Guard: pool.Guard, Timeouts: pool.Timeouts}
 	c.Within = pool.Within
+	c.Election = checkpoint.Election{
+		LeaseDuration: pool.Election.LeaseDuration,
+		NeverPreempt:  pool.Election.Preemption.Never, PreemptionDelay: pool.Election.Preemption.Delay,
+	}
 	for _, desired := range d.worker.Plans() {
 		c.Keys = append(c.Keys, record(desired))
 	}
@@ -246,6 +268,10 @@ func poolIn(c checkpoint.Checkpoint) Pool {
 	return Pool{
 		Name: c.Pool, Interface: c.Node.Interface, Within: c.Within, Refresh: c.Refresh,
 		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts,
+		Election: election.Settings{
+			LeaseDuration: c.Election.LeaseDuration,
+			Preemption:    election.Preemption{Never: c.Election.NeverPreempt, Delay: c.Election.PreemptionDelay},
+		},
 	}
 }
 
@@ -454,11 +480,12 @@ func (d *Director) Synced(pool string) {
 	d.refresh()
 }
 
-// SetPeers says which other directors of the pool are there.
-func (d *Director) SetPeers(peers []Peer) {
+// SetPeers says which other directors the pool has, and what this one's node
+// counts for.
+func (d *Director) SetPeers(own Rank, peers []Peer) {
 	d.mu.Lock()
-	same := d.peersKnown && slices.Equal(d.peers, peers)
-	d.peers, d.peersKnown = peers, true
+	same := d.peersKnown && d.rank == own && slices.Equal(d.peers, peers)
+	d.rank, d.peers, d.peersKnown = own, peers, true
 	d.mu.Unlock()
 	if same {
 		return

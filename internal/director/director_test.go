@@ -19,7 +19,7 @@ func active(t *testing.T, l *leases, dir string) *process {
 	t.Helper()
 	p := start(t, "lb-1", newNode(11), l, dir)
 	p.Join(pool())
-	p.SetPeers(nil)
+	p.SetPeers(Rank{}, nil)
 	pass(time.Second)
 	p.plan(vip1)
 	pass(5 * time.Second)
@@ -55,7 +55,7 @@ func TestADirectorThatIsAloneServesAndTheKernelAnswers(t *testing.T) {
 			t.Errorf("local = %+v", local)
 		}
 
-		p.SetPeers([]Peer{{Node: "lb-2"}})
+		p.SetPeers(Rank{}, []Peer{{Node: "lb-2", Live: true}})
 		pass(time.Second)
 		expect(t, p.node.fake, desired(vip1, rs1, rs2).State)
 	})
@@ -96,7 +96,7 @@ func TestARestartLosesNothing(t *testing.T) {
 				// Then the API is there, and has one VIP more.
 				l.setAway(false)
 				second.Join(pool())
-				second.SetPeers(nil)
+				second.SetPeers(Rank{}, nil)
 				second.plan(vip1, vip2)
 				pass(2 * time.Second)
 				expect(t, second.node.fake, answering(desired(vip1, rs1, rs2).State), answering(desired(vip2, rs1, rs2).State))
@@ -135,7 +135,7 @@ func TestWhatWasDeletedWhileTheDirectorWasDownGoesAfterTheNextStart(t *testing.T
 		first.stop()
 		second := start(t, "lb-1", first.node, l, dir)
 		second.Join(pool())
-		second.SetPeers(nil)
+		second.SetPeers(Rank{}, nil)
 		pass(time.Second)
 		second.plan(vip1) // And not vip2.
 		pass(removalDoubt)
@@ -157,7 +157,7 @@ func TestASecondDirectorIsWarmAndSilentAndTakesOver(t *testing.T) {
 		first := active(t, l, t.TempDir())
 		second := start(t, "lb-2", newNode(12), l, t.TempDir())
 		second.Join(pool())
-		second.SetPeers([]Peer{{Node: "lb-1", KernelAnswers: true}})
+		second.SetPeers(Rank{}, []Peer{{Node: "lb-1", Live: true, KernelAnswers: true}})
 		pass(time.Second)
 		second.plan(vip1)
 		pass(time.Minute)
@@ -171,8 +171,8 @@ func TestASecondDirectorIsWarmAndSilentAndTakesOver(t *testing.T) {
 		if err := second.Ready(); err != nil {
 			t.Errorf("a standby is not ready: %v", err)
 		}
-		first.SetPeers([]Peer{{Node: "lb-2"}})
-		second.SetPeers([]Peer{{Node: "lb-1"}})
+		first.SetPeers(Rank{}, []Peer{{Node: "lb-2", Live: true}})
+		second.SetPeers(Rank{}, []Peer{{Node: "lb-1", Live: true}})
 		pass(time.Second)
 		first.stop()
 		pass(time.Second)
@@ -183,6 +183,42 @@ func TestASecondDirectorIsWarmAndSilentAndTakesOver(t *testing.T) {
 			t.Errorf("last transition = %+v", last)
 		}
 	})
+}
+
+func TestADirectorThatCannotServeHandsOver(t *testing.T) {
+	for name, fails := range map[string]func(*process){
+		"its link is down": func(p *process) {
+			down := p.node.link
+			down.Running = false
+			p.node.news <- down
+		},
+		"its kernel refuses": func(p *process) { p.node.setIPVS(false) },
+		"its node is cordoned": func(p *process) {
+			p.SetPeers(Rank{Cordoned: true}, []Peer{{Node: "lb-2", Live: true, Candidate: true}})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l := &leases{}
+				first := active(t, l, t.TempDir())
+				second := start(t, "lb-2", newNode(12), l, t.TempDir())
+				second.Join(pool())
+				second.SetPeers(Rank{}, []Peer{{Node: "lb-1", Live: true, Candidate: true}})
+				second.plan(vip1)
+				first.SetPeers(Rank{}, []Peer{{Node: "lb-2", Live: true, Candidate: true}})
+				pass(15 * time.Second)
+				if !first.Active() || second.Active() {
+					t.Fatal("the first is not the active one")
+				}
+				fails(first)
+				// What a kernel refuses is noticed when it is next looked at.
+				pass(prepareAudit + time.Second)
+				if first.Active() || !second.Active() || l.holder() != "lb-2" {
+					t.Errorf("not handed over: %+v, the Lease is %q's", first.Status(), l.holder())
+				}
+			})
+		})
+	}
 }
 
 func TestLeavingCleansUpAndWhatFailsIsTriedAgain(t *testing.T) {
@@ -305,9 +341,9 @@ func TestWhyADirectorIsNoCandidate(t *testing.T) {
 		p.plan(vip1)
 		want(WaitingForKernel)
 		p.worker.Block(nil)
-		p.SetPeers([]Peer{{Node: "lb-2", KernelAnswers: true}})
+		p.SetPeers(Rank{}, []Peer{{Node: "lb-2", Live: true, KernelAnswers: true}})
 		want(WaitingForPeer)
-		p.SetPeers(nil)
+		p.SetPeers(Rank{}, nil)
 		want(WaitingForNothing)
 		// A VIP that is added later is no reason not to serve the others.
 		p.worker.Block(ErrPending)
@@ -336,9 +372,8 @@ func TestClaimsOfAVIP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				d := &Director{peers: []Peer{{Node: "lb-2", MAC: strings.ToUpper(peer.String())}}}
-				s := &session{d: d, decision: tc.decision, since: time.Now().Add(-tc.since)}
-				if got := s.disputes(announce.Claim{VIP: vip1.Addr, MAC: tc.mac, When: time.Now()}); got != tc.want {
+				s := &session{decision: tc.decision, since: time.Now().Add(-tc.since)}
+				if got := s.disputes(announce.Claim{VIP: vip1.Addr, MAC: tc.mac, When: time.Now()}, tc.mac == peer); got != tc.want {
 					t.Errorf("a conflict: %t, want %t", got, tc.want)
 				}
 				if (s.presentConflict() != nil) != tc.want {

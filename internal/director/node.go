@@ -202,16 +202,26 @@ func (s *session) linkChanged(link kernel.Link, announcer *announce.Announcer) {
 	s.refresh()
 }
 
-// hearClaims takes note of who else claims a VIP. One claim is an event and no
-// more; what to do about a peer's is the elector's business.
+// hearClaims takes note of who else claims a VIP. What to do about a peer's is
+// the elector's business; a stranger's is an event and no more.
 func (s *session) hearClaims(ctx context.Context, announcer *announce.Announcer) {
+	var answered time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case claim := <-announcer.Claims():
 			s.d.cfg.Metrics.heardClaim()
-			if !s.disputes(claim) {
+			peer, isPeer := s.d.peerWith(claim.MAC)
+			if isPeer {
+				s.elector.Heard()
+			}
+			if isPeer && !peer.Live && time.Since(answered) >= time.Second && s.d.Announces(claim.VIP) {
+				// Nobody can take the VIP off a kernel whose director is dead.
+				answered = time.Now()
+				announcer.Announce(claim.VIP)
+			}
+			if !s.disputes(claim, isPeer) {
 				continue
 			}
 			s.d.cfg.Log.Warn("Somebody else claims a VIP", "vip", claim.VIP, "mac", claim.MAC.String(), "kind", claim.Kind.String())
@@ -226,8 +236,7 @@ func (s *session) hearClaims(ctx context.Context, announcer *announce.Announcer)
 // disputes says whether a claim is a conflict, and notes it. What peers sent
 // around a takeover is none, and against a peer only a director speaks up whose
 // Lease is confirmed: the peer may be the one that holds it.
-func (s *session) disputes(claim announce.Claim) bool {
-	peer := s.d.isPeer(claim.MAC)
+func (s *session) disputes(claim announce.Claim, peer bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {

@@ -1,6 +1,7 @@
 package director
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,8 +21,8 @@ import (
 const group = 0
 
 // yieldPatience is how long a director that leaves waits for its Lease to be
-// given up.
-const yieldPatience = 2 * time.Second
+// taken by a successor, or else to be given up.
+const yieldPatience = 10 * time.Second
 
 const (
 	// judgeEvery is how often it is looked whether the director could become
@@ -135,17 +136,24 @@ func newSession(d *Director, pool Pool, restored election.Restored) *session {
 		decision:     election.Decision{Epoch: restored.Epoch},
 	}
 	s.elector = election.New(election.Options{
-		Leases:        d.cfg.Leases,
-		Namespace:     d.cfg.Namespace,
-		Name:          election.LeaseName(pool.Name, group),
-		Node:          d.cfg.Node,
-		Instance:      d.cfg.Instance,
-		LeaseDuration: LeaseDuration,
-		Restored:      restored,
-		Now:           s.now,
-		OnDecision:    s.decided,
-		OnRole:        s.changedRole,
+		Leases:     d.cfg.Leases,
+		Namespace:  d.cfg.Namespace,
+		Name:       election.LeaseName(pool.Name, group),
+		Node:       d.cfg.Node,
+		Instance:   d.cfg.Instance,
+		Settings:   settings(pool),
+		Restored:   restored,
+		Now:        s.now,
+		OnDecision: s.decided,
+		OnRole:     s.changedRole,
 	})
+	return s
+}
+
+// settings are the pool's for the election.
+func settings(pool Pool) election.Settings {
+	s := pool.Election
+	s.LeaseDuration = cmp.Or(s.LeaseDuration, LeaseDuration)
 	return s
 }
 
@@ -211,9 +219,14 @@ func (s *session) onInterfaces(ctx context.Context) {
 
 // configure hands new settings of the pool to the session.
 func (s *session) configure(pool Pool) {
+	s.elector.Configure(settings(pool))
 	s.mu.Lock()
+	before := s.pool
 	s.pool = pool
 	s.mu.Unlock()
+	if before.Election = pool.Election; before.equal(pool) {
+		return
+	}
 	select {
 	case s.reconfigured <- struct{}{}:
 	default:
@@ -243,7 +256,8 @@ func (s *session) judge(ctx context.Context) {
 		changed := s.waiting != waiting || faded
 		s.waiting = waiting
 		s.mu.Unlock()
-		s.elector.SetCandidate(waiting == Waiting{})
+		s.elector.SetPeers(s.d.electorate())
+		s.elector.SetStanding(s.standing(waiting))
 		s.announce()
 		s.answer()
 		if changed {
@@ -259,6 +273,21 @@ func (s *session) judge(ctx context.Context) {
 			}
 		case <-ticker.C:
 		}
+	}
+}
+
+// standing is how this director stands in the election. A holder whose link is
+// down, or whose kernel refuses, is unfit; one that has yet to find out is not.
+func (s *session) standing(waiting Waiting) election.Standing {
+	s.mu.Lock()
+	node := s.node
+	s.mu.Unlock()
+	refused := node.err != nil && !errors.Is(node.err, ErrPending)
+	down := node.link.Exists() && (!node.link.Up || !node.link.Running)
+	rank := s.d.ownRank()
+	return election.Standing{
+		Candidate: waiting == Waiting{}, Unfit: refused || down || node.refused != nil,
+		Cordoned: rank.Cordoned, Priority: rank.Priority,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -245,7 +246,7 @@ func (d *Director) company() company {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	switch {
-	case len(d.peers) > 0:
+	case slices.ContainsFunc(d.peers, func(p Peer) bool { return p.Live }):
 		return accompanied
 	case d.peersKnown:
 		return alone
@@ -254,11 +255,35 @@ func (d *Director) company() company {
 	}
 }
 
-// isPeer says whether the MAC is another director's.
-func (d *Director) isPeer(mac announce.MAC) bool {
+// peerWith returns the director of the pool that has the MAC.
+func (d *Director) peerWith(mac announce.MAC) (Peer, bool) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	return slices.ContainsFunc(d.peers, func(p Peer) bool { return strings.EqualFold(p.MAC, mac.String()) })
+	i := slices.IndexFunc(d.peers, func(p Peer) bool { return strings.EqualFold(p.MAC, mac.String()) })
+	if i < 0 {
+		return Peer{}, false
+	}
+	return d.peers[i], true
+}
+
+// electorate lists the live peers as the election knows them.
+func (d *Director) electorate() []election.Peer {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	var all []election.Peer
+	for _, p := range d.peers {
+		if p.Live {
+			all = append(all, election.Peer{Node: p.Node, Candidate: p.Candidate, Cordoned: p.Rank.Cordoned, Priority: p.Rank.Priority})
+		}
+	}
+	return all
+}
+
+// ownRank is what this director's node counts for.
+func (d *Director) ownRank() Rank {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.rank
 }
 
 // peerKernelAnswers names a peer whose kernel answers for the VIPs, if any.
@@ -266,7 +291,7 @@ func (d *Director) peerKernelAnswers() string {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	for _, peer := range d.peers {
-		if peer.KernelAnswers {
+		if peer.Live && peer.KernelAnswers {
 			return peer.Node
 		}
 	}

@@ -1,6 +1,7 @@
 package election
 
 import (
+	"slices"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
@@ -9,18 +10,22 @@ import (
 // belief is what a director remembers from one decision to the next. It is
 // pure: the loop tells it what happened and when, and asks it to decide.
 type belief struct {
-	self     Self
-	duration time.Duration
+	self       Self
+	duration   time.Duration
+	group      string
+	preemption Preemption
 
+	peers   []Peer
 	lease   Lease
 	contact Contact
 	own     Own
+	heardAt time.Time
 
 	// object is the Lease as last read or written; what is written next starts
 	// from it. It outlives a deletion, so that a late event is known for one.
 	object *coordinationv1.Lease
-	// asOf is when the request was sent, or the write answered, that object is
-	// from: an answer to an older request is no news.
+	// asOf is when the request was sent, the write answered, or the event heard,
+	// that object is from: an answer to an older request is no news.
 	asOf time.Time
 	// sent is the decision whose write was last sent, at sentAt.
 	sent   Decision
@@ -47,13 +52,49 @@ func (b *belief) decide(now time.Time) Decision {
 	if !b.decidedAt.IsZero() && now.Sub(b.decidedAt) > b.duration/6 {
 		b.stalledAt = now
 	}
+	switch {
+	case !b.self.Candidate:
+		b.own.CandidateSince = time.Time{}
+	case b.own.CandidateSince.IsZero():
+		b.own.CandidateSince = now
+	}
 	d := Decide(View{
-		Now: now, LeaseDuration: b.duration,
-		Self: b.self, Lease: b.lease, Contact: b.contact, Own: b.own,
+		Now: now, LeaseDuration: b.duration, Group: b.group, Preemption: b.preemption,
+		Self: b.self, Peers: b.peers, Lease: b.lease, Contact: b.contact, Own: b.own, HeardAt: b.heardAt,
 	})
 	b.own.Announcing = d.Announce
+	if !d.Announce {
+		b.own.Yield = Yield{}
+	}
 	b.decidedAt = now
 	return d
+}
+
+// heard takes in that another director of the pool announced a VIP of the group.
+func (b *belief) heard(now, at time.Time) {
+	b.wake(now)
+	if at.After(b.heardAt) {
+		b.heardAt = at
+	}
+}
+
+// answered takes in that the API server did.
+func (b *belief) answered(now time.Time) {
+	c := &b.contact
+	if !c.Answered.IsZero() && !c.Reachable() && now.Sub(c.Answered) >= b.duration/3 {
+		c.BackAt = now
+	}
+	c.Answered = now
+}
+
+// set takes in how things stand besides the Lease.
+func (b *belief) set(now time.Time, settings Settings, standing Standing, peers []Peer, heardAt time.Time, terminating bool) {
+	if heardAt.After(b.heardAt) {
+		b.heard(now, heardAt)
+	}
+	b.duration, b.preemption, b.peers = settings.LeaseDuration, settings.Preemption, peers
+	b.self.Candidate, b.self.Unfit, b.self.Cordoned = standing.Candidate, standing.Unfit, standing.Cordoned
+	b.self.Priority, b.self.Terminating = standing.Priority, terminating
 }
 
 // wake must be called before anything is told to the belief. If the last
@@ -73,7 +114,7 @@ func (b *belief) wake(now time.Time) {
 // a restore of the API server's store.
 func (b *belief) read(now, sent time.Time, object *coordinationv1.Lease) {
 	b.wake(now)
-	b.contact.Answered = now
+	b.answered(now)
 	if !sent.Before(b.unsureSince) {
 		b.lease.Unsure = false
 	}
@@ -92,15 +133,18 @@ func (b *belief) read(now, sent time.Time, object *coordinationv1.Lease) {
 // are known already, as after a write of ours, are ignored.
 func (b *belief) event(now time.Time, object *coordinationv1.Lease, deleted bool) {
 	b.wake(now)
-	b.contact.Answered = now
+	b.answered(now)
 	switch {
 	case !newer(object, b.object):
+		return
 	case deleted:
 		b.object = object
 		b.absent(now)
 	default:
 		b.present(now, object)
 	}
+	// A GET that was sent before tells what was before.
+	b.asOf = now
 }
 
 // sending takes in that the decision's write is about to be sent. Whatever shows
@@ -108,12 +152,16 @@ func (b *belief) event(now time.Time, object *coordinationv1.Lease, deleted bool
 // that it was carried out.
 func (b *belief) sending(now time.Time, d Decision) {
 	b.sent, b.sentAt = d, now
+	b.own.Yield.Asked = time.Time{}
+	if d.Write == Release {
+		b.own.Yield.Asked = now
+	}
 }
 
 // wrote takes in the answer to a write that was carried out.
 func (b *belief) wrote(now time.Time, object *coordinationv1.Lease) {
 	b.wake(now)
-	b.contact.Answered = now
+	b.answered(now)
 	b.asOf = now
 	if newer(object, b.object) {
 		b.present(now, object)
@@ -124,13 +172,42 @@ func (b *belief) wrote(now time.Time, object *coordinationv1.Lease) {
 // counts from when it was sent.
 func (b *belief) confirm(c claim) {
 	ours := c.holder == b.self.Node && c.instance == b.self.Instance
-	if !ours || c.renewed != b.sentAt.UnixMicro() || b.own.RenewSent.Equal(b.sentAt) {
+	stamped := c.renewed == b.sentAt.UnixMicro()
+	// The successor may be faster than the news of the release.
+	taken := c.holder != "" && !ours && View{Self: b.self, Lease: b.lease}.holds()
+	switch {
+	case b.sent.Write == Release && !b.own.Yield.LastAt.Equal(b.sentAt) && (taken || stamped && c.holder == ""):
+		b.released()
+	case !stamped:
+	case ours && !b.own.RenewSent.Equal(b.sentAt):
+		b.renewed()
+	}
+}
+
+func (b *belief) renewed() {
+	b.own.RenewSent = b.sentAt
+	if b.sent.Write != Acquire && b.sent.Write != Create {
 		return
 	}
-	b.own.RenewSent = b.sentAt
-	if b.sent.Write == Acquire || b.sent.Write == Create {
-		b.acquired = acquisition{reason: b.sent.Reason, since: b.lastServed()}
+	b.acquired = acquisition{reason: b.sent.Reason, since: b.lastServed()}
+	if !b.own.Yield.Begun.IsZero() {
+		b.own.TookBackAt = b.sentAt
 	}
+	b.own.Yield = Yield{}
+}
+
+// released notes that a release was carried out. It is known by when it was
+// sent.
+func (b *belief) released() {
+	y := &b.own.Yield
+	if b.sent.Successor == "" {
+		return
+	}
+	if y.Begun.IsZero() {
+		y.Begun, y.Why = b.sentAt, b.sent.Why
+	}
+	y.Asked, y.LastAt = time.Time{}, b.sentAt
+	y.Tried = append(slices.Clone(y.Tried), b.sent.Successor)
 }
 
 // lastServed returns when somebody was last seen to hold the group.
@@ -145,7 +222,7 @@ func (b *belief) lastServed() time.Time {
 // started from, or another or no Lease.
 func (b *belief) refused(now time.Time) {
 	b.wake(now)
-	b.contact.Answered = now
+	b.answered(now)
 	b.doubt(now)
 }
 
@@ -185,11 +262,19 @@ func (b *belief) present(now time.Time, object *coordinationv1.Lease) {
 	if b.lease.Exists && c == claimOf(b.object) {
 		changedAt = b.lease.ChangedAt
 	}
+	if b.lease.Known && c.holder != "" && c.epoch != b.lease.Epoch {
+		b.own.Moves = append(slices.Clone(b.own.Moves), now)
+		b.own.Moves = b.own.Moves[max(0, len(b.own.Moves)-movesLimit):]
+	}
+	if y := &b.own.Yield; !y.Begun.IsZero() && y.TakenAt.IsZero() && c.holder != "" && c.holder != b.self.Node {
+		y.TakenAt = now
+	}
 	b.object = object
 	b.lease = Lease{
 		Known: true, Unsure: b.lease.Unsure, Exists: true,
-		Holder: c.holder, Instance: c.instance, Epoch: c.epoch, Duration: c.duration,
-		ChangedAt: changedAt,
+		Holder: c.holder, Instance: c.instance, Epoch: c.epoch, Duration: c.duration, Successor: c.successor,
+		RequestedBy: object.Annotations[RequestedByAnnotation],
+		ChangedAt:   changedAt,
 	}
 	b.own.Restored = false
 	b.own.Epoch = max(b.own.Epoch, c.epoch)

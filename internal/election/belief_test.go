@@ -214,11 +214,12 @@ func TestWrites(t *testing.T) {
 	read := version("5", "b", "b1", "7", 0)
 	read.Labels = map[string]string{"team": "net"}
 	read.Annotations["note"] = "kept"
+	read.Annotations[RequestedByAnnotation], read.Annotations[SuccessorAnnotation] = "c", "c"
 	read.Spec.LeaseTransitions = new(int32(4))
 	acquiredAt := metav1.NewMicroTime(at(-5000))
 	read.Spec.AcquireTime = &acquiredAt
 	now := metav1.NewMicroTime(at(2000))
-	w := writer{namespace: "system", name: "pool-0", self: Self{Node: "a", Instance: "a1"}, duration: 2500 * time.Millisecond}
+	w := writer{namespace: "system", name: "pool-0", self: Self{Node: "a", Instance: "a1"}}
 
 	cases := map[string]struct {
 		decision Decision
@@ -251,6 +252,23 @@ func TestWrites(t *testing.T) {
 				return l
 			},
 		},
+		"a release names the successor": {
+			decision: Decision{Write: Release, Epoch: 7, Successor: "a"},
+			want: func() *coordinationv1.Lease {
+				l := read.DeepCopy()
+				l.Annotations = map[string]string{"note": "kept", EpochAnnotation: "7", SuccessorAnnotation: "a"}
+				l.Spec.HolderIdentity, l.Spec.RenewTime = new(""), &now
+				return l
+			},
+		},
+		"a request renews nothing": {
+			decision: Decision{Write: Request, Epoch: 7},
+			want: func() *coordinationv1.Lease {
+				l := read.DeepCopy()
+				l.Annotations[RequestedByAnnotation] = "a"
+				return l
+			},
+		},
 		"a new Lease takes nothing from an old one": {
 			decision: Decision{Write: Create, Epoch: 8},
 			want: func() *coordinationv1.Lease {
@@ -270,7 +288,7 @@ func TestWrites(t *testing.T) {
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
 			before := read.DeepCopy()
-			got := w.object(tc.decision, read, at(2000))
+			got := w.object(tc.decision, read, at(2000), 2500*time.Millisecond)
 			if diff := cmp.Diff(tc.want(), got); diff != "" {
 				t.Errorf("object() (-want +got):\n%s", diff)
 			}

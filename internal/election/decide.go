@@ -1,90 +1,6 @@
-// Package election decides which director announces the VIPs of a group. The
-// decision is a pure function; round it are a thin client of the group's Lease
-// and a loop.
 package election
 
 import "time"
-
-// Fence is how old a decision may be for a director to answer for a VIP by it.
-// Who answers has to check that, or a process that stood still answers for what
-// it lost meanwhile. A holder regards its Lease as expired so much earlier than
-// others do.
-const Fence = 150 * time.Millisecond
-
-// Self is the director that decides.
-type Self struct {
-	// Node is the name of its node, which it writes as holderIdentity.
-	Node string
-	// Instance tells one process from the next on the same node (the pod's uid).
-	Instance string
-	// Candidate says that it could serve the group: services programmed, real
-	// servers with verdicts, link up. It matters only for taking a Lease that is
-	// not this node's: who holds one keeps it.
-	Candidate bool
-	// Terminating says that it is about to end and gives the group up.
-	Terminating bool
-}
-
-// Lease is what a director has last read of the group's Lease.
-type Lease struct {
-	// Known says that an answer has been had since the start; without it
-	// nothing else here means anything.
-	Known bool
-	// Unsure says that a write of ours was refused or not answered, so that the
-	// Lease may differ from what is said here. It has to be read first.
-	Unsure bool
-	// Exists is false for a Lease that is deleted or was never made.
-	Exists bool
-	// Holder is the node that holds it, empty if nobody does; Instance its
-	// process.
-	Holder, Instance string
-	// Epoch counts acquisitions.
-	Epoch int64
-	// Duration is how long it is valid after a renewal, in the words of its
-	// holder; 0 means this director's own duration.
-	Duration time.Duration
-	// ChangedAt is when this director saw the claim change (a renewal is a
-	// change), by its own clock: clocks of other nodes are not compared.
-	ChangedAt time.Time
-	// AbsentSince is when this director first saw that there is none.
-	AbsentSince time.Time
-}
-
-// Contact is how the director fares with the API server.
-type Contact struct {
-	// Answered is when an answer or an event last came in, Failed when a request
-	// last remained without an answer that means anything.
-	Answered, Failed time.Time
-}
-
-// Reachable says whether the last request was answered.
-func (c Contact) Reachable() bool { return c.Answered.After(c.Failed) }
-
-// Own is what the director itself did so far.
-type Own struct {
-	// Announcing is the last decision.
-	Announcing bool
-	// Restored says that the checkpoint of an earlier process of this node has
-	// it as the group's active director, and that no Lease was seen since.
-	Restored bool
-	// Epoch is the highest epoch ever seen, on a Lease or in the checkpoint.
-	Epoch int64
-	// RenewSent is when the last write that made or kept this process the
-	// holder was sent (not: answered).
-	RenewSent time.Time
-}
-
-// View is all that a decision depends on.
-type View struct {
-	Now time.Time
-	// LeaseDuration is how long a Lease of this director is valid after a
-	// renewal, which it sends every third of it.
-	LeaseDuration time.Duration
-	Self          Self
-	Lease         Lease
-	Contact       Contact
-	Own           Own
-}
 
 // Write is what a director does to the group's Lease.
 type Write int
@@ -98,10 +14,13 @@ const (
 	Acquire
 	// Renew keeps it the holder.
 	Renew
-	// Release gives the Lease up, so that it is vacant.
+	// Release gives the Lease up, so that it is vacant, for the successor that the
+	// decision names, if any.
 	Release
 	// Create makes a Lease that does not exist, in a new epoch.
 	Create
+	// Request asks the holder for the Lease.
+	Request
 )
 
 // String returns the write's name for logs.
@@ -117,6 +36,8 @@ func (w Write) String() string {
 		return "release"
 	case Create:
 		return "create"
+	case Request:
+		return "request"
 	default:
 		return "invalid"
 	}
@@ -154,6 +75,17 @@ const (
 	NotRead Reason = "NotRead"
 	// Leaving: the director terminates.
 	Leaving Reason = "Leaving"
+	// Handover: the holder released the Lease for this director.
+	Handover Reason = "Handover"
+	// Unfit: the director cannot serve, and hands over to a peer that can.
+	Unfit Reason = "Unfit"
+	// Cordoned: the node is to be emptied, so it hands over.
+	Cordoned Reason = "Cordoned"
+	// Preempted: it hands over to a director of higher priority.
+	Preempted Reason = "Preempted"
+	// Superseded: the API server does not answer, and another director announces
+	// what was this one's.
+	Superseded Reason = "Superseded"
 )
 
 // Decision is what a director is to do now.
@@ -166,6 +98,10 @@ type Decision struct {
 	// Write is what to do to the Lease; it is moot while another write is under
 	// way.
 	Write Write
+	// Successor is the node that Release names, empty if there is none, and Why
+	// the reason for handing over to it.
+	Successor string
+	Why       Reason
 	// Epoch is the epoch that Write begins if it is Acquire or Create, else the
 	// highest one seen.
 	Epoch int64
@@ -182,31 +118,38 @@ type Decision struct {
 //   - A director announces while it holds the Lease. It renews every third of
 //     the duration, counted from when the last renewal was sent.
 //   - If the API server does not answer it goes on, past the expiry too, until
-//     it sees the Lease held by another: a VIP that nobody else serves is not
-//     dropped. An expiry for which no failed request accounts means that the
-//     process was stopped; then it is silent until it knows.
-//   - A Lease that is vacant, or expired by this director's own clock, is taken
-//     by whoever is a candidate, and announced once the write is answered.
+//     it sees the Lease held by another, or hears another director of the pool
+//     announce: a VIP that nobody else serves is not dropped. An expiry for
+//     which no failed request accounts means that the process was stopped; then
+//     it is silent until it knows.
+//   - A Lease that is vacant, or expired by this director's own clock while it
+//     heard from the API server, is taken by the candidates in the order of their
+//     ranks, and announced once the write is answered. See turn.
 //   - A Lease of this node and another process is taken over at once, candidate
 //     or not, with a new epoch. With the API server away it is announced at
 //     once, as a Lease that the checkpoint names is.
 //   - A deleted Lease is made anew by its holder at once, by others a duration
 //     later.
-//   - A director that terminates stops announcing and then releases the Lease.
+//   - A holder that terminates or cannot serve, whose node is to be emptied, or
+//     whom a director of higher priority asks, hands over: it releases the Lease
+//     for a successor and announces until that one is heard. See yielding.
+//     Without anybody to hand over to, one that terminates stops announcing and
+//     then releases, and any other stays.
 //
 // What it promises when all directors use it and keep to Fence: as long as every
 // request is answered within a sixth of the duration and nobody else writes the
 // Lease, no two directors announce at the same time, processes that stop and wake
-// included. If somebody vacates or
+// included, but for a handover: there the old one goes on for HandoverLimit at
+// most. If somebody vacates or
 // deletes the Lease by hand, its holder and the next one may both announce
 // until the former has seen the change: one duration at most, since it writes
 // every third of it and each write is answered or given up within a third. A
 // director that cannot reach the API server announces beside one that can until
-// it can again.
+// it hears that one, or reaches it again.
 func Decide(v View) Decision {
 	d := decide(v)
 	if v.Lease.Unsure || !v.Lease.Known {
-		d.Write = None
+		d.Write, d.Successor, d.Why = None, "", ""
 	}
 	d.Epoch, d.At = v.epoch(d.Write), v.Now
 	return d
@@ -214,8 +157,6 @@ func Decide(v View) Decision {
 
 func decide(v View) Decision {
 	switch {
-	case v.Self.Terminating:
-		return v.leave()
 	case !v.Lease.Known:
 		return v.unread()
 	case !v.Lease.Exists:
@@ -240,21 +181,33 @@ func (v View) epoch(write Write) int64 {
 	return highest
 }
 
-func (v View) leave() Decision {
-	d := Decision{Reason: Leaving}
-	if v.holds() {
-		d.Write = Release
-	}
-	return d
-}
-
 // holds says that the Lease, as last read, is this process's.
 func (v View) holds() bool {
 	return v.Lease.Known && v.Lease.Exists && v.Lease.Holder == v.Self.Node && v.Lease.Instance == v.Self.Instance
 }
 
 func (v View) holding() Decision {
-	expiry := v.Own.RenewSent.Add(v.LeaseDuration - Fence)
+	successor, why := v.successor()
+	if v.Self.Terminating && successor == "" {
+		return Decision{Reason: Leaving, Write: Release}
+	}
+	d := v.kept()
+	if asked := v.Own.Yield.Asked; !asked.IsZero() && v.HeardAt.After(asked) {
+		// The successor is faster than the answer to the release.
+		return Decision{Reason: why}
+	}
+	if successor != "" && (d.Announce || v.Self.Terminating) {
+		d.Write, d.Successor, d.Why = Release, successor, why
+	}
+	if v.Self.Terminating && !d.Announce {
+		d.Reason = why
+	}
+	return d
+}
+
+// kept is what a holder does that goes on.
+func (v View) kept() Decision {
+	expiry := v.expiry()
 	d := Decision{Write: None, NextAt: v.Own.RenewSent.Add(v.LeaseDuration / 3)}
 	if !v.Now.Before(d.NextAt) {
 		d.Write, d.NextAt = Renew, expiry
@@ -262,6 +215,8 @@ func (v View) holding() Decision {
 	switch {
 	case v.Now.Before(expiry):
 		d.Announce, d.Confirmed, d.Reason = true, true, Holding
+	case v.superseded():
+		d.Reason, d.NextAt = Superseded, time.Time{}
 	case v.failing():
 		d.Announce, d.Reason, d.NextAt = true, HoldingUnconfirmed, v.failingUntil()
 	default:
@@ -269,6 +224,9 @@ func (v View) holding() Decision {
 	}
 	return d
 }
+
+// expiry is when this director's own Lease ends in its own eyes.
+func (v View) expiry() time.Time { return v.Own.RenewSent.Add(v.LeaseDuration - Fence) }
 
 // failing says that a request failed within the last duration: the API server
 // is away, or comes and goes. A process that was stopped has no such failure to
@@ -279,6 +237,11 @@ func (v View) failing() bool {
 
 func (v View) failingUntil() time.Time { return v.Contact.Failed.Add(v.LeaseDuration) }
 
+// superseded says that another director was heard to announce after this one's
+// Lease had ended. Without the API server that is all there is to go by; what
+// was heard before is from the time before this director became active.
+func (v View) superseded() bool { return v.failing() && v.HeardAt.After(v.expiry()) }
+
 // unbroken says that the director announces and has neither been stopped nor
 // left without word since: it heard from the API server, or in vain tried to.
 func (v View) unbroken() bool {
@@ -287,37 +250,63 @@ func (v View) unbroken() bool {
 }
 
 func (v View) unread() Decision {
-	if v.Own.Restored && v.failing() {
+	switch {
+	case v.Self.Terminating:
+		return Decision{Reason: Leaving}
+	case v.Own.Restored && v.superseded():
+		return Decision{Reason: Superseded}
+	case v.Own.Restored && v.failing():
 		return Decision{Announce: true, Reason: HoldingUnconfirmed, NextAt: v.failingUntil()}
+	default:
+		return Decision{Reason: NotRead}
 	}
-	return Decision{Reason: NotRead}
 }
 
 func (v View) restarted() Decision {
 	d := Decision{Write: Acquire, Reason: Restarted}
-	if v.unbroken() || v.failing() {
+	switch {
+	case v.Self.Terminating:
+		return Decision{Reason: Leaving}
+	case v.superseded():
+		d.Reason = Superseded
+	case v.unbroken() || v.failing():
 		d.Announce, d.Reason = true, HoldingUnconfirmed
 	}
 	return d
 }
 
 func (v View) vacant() Decision {
-	d := Decision{Reason: Vacant}
-	if v.unbroken() {
-		d.Announce, d.Reason = true, Reclaiming
+	switch {
+	case v.yields():
+		return v.yielding()
+	case v.Self.Terminating:
+		return Decision{Reason: Leaving}
+	case v.unbroken():
+		return Decision{Announce: true, Write: Acquire, Reason: Reclaiming}
 	}
-	if v.Self.Candidate || d.Announce {
-		d.Write = Acquire
+	d := Decision{Reason: Vacant}
+	if !v.Self.Candidate {
+		return d
+	}
+	d.NextAt = v.Lease.ChangedAt.Add(v.turn())
+	if v.Now.Before(d.NextAt) {
+		return d
+	}
+	d.Write, d.NextAt = Acquire, time.Time{}
+	if v.Lease.Successor == v.Self.Node {
+		d.Reason = Handover
 	}
 	return d
 }
 
 func (v View) absent() Decision {
-	if v.unbroken() {
+	switch {
+	case v.Self.Terminating:
+		return Decision{Reason: Leaving}
+	case v.unbroken():
 		return Decision{Announce: true, Write: Create, Reason: Reclaiming}
-	}
-	if v.Own.Restored {
-		return Decision{Announce: v.failing(), Write: Create, Reason: Reclaiming}
+	case v.Own.Restored:
+		return Decision{Announce: v.failing() && !v.superseded(), Write: Create, Reason: Reclaiming}
 	}
 	d := Decision{Reason: Absent}
 	if !v.Self.Candidate {
@@ -331,17 +320,55 @@ func (v View) absent() Decision {
 }
 
 func (v View) other() Decision {
-	d := Decision{Reason: HeldByOther}
-	if !v.Self.Candidate {
+	switch {
+	case v.yields():
+		return v.handedOver()
+	case v.Own.Announcing && !v.Own.Yield.Begun.IsZero():
+		return Decision{Reason: v.Own.Yield.Why}
+	case v.Self.Terminating:
+		return Decision{Reason: Leaving}
+	case !v.Self.Candidate:
+		return Decision{Reason: HeldByOther}
+	}
+	d := Decision{Reason: HeldByOther, NextAt: v.otherExpiry().Add(v.turn())}
+	if v.Contact.Failed.After(v.Contact.Answered) {
+		// What cannot be seen to be renewed may be.
+		d.NextAt = time.Time{}
 		return d
 	}
+	if !v.Now.Before(d.NextAt) {
+		d.Write, d.NextAt, d.Reason = Acquire, time.Time{}, Expired
+		return d
+	}
+	if asks, at := v.asks(); asks && v.Now.Before(at) {
+		d.NextAt = earlier(d.NextAt, at)
+	} else if asks {
+		d.Write = Request
+	}
+	return d
+}
+
+// otherExpiry is when another's Lease ends by this director's clock. After the
+// API server was away the holder is left half a duration to renew: in that time
+// it tries at least once.
+func (v View) otherExpiry() time.Time {
 	duration := v.Lease.Duration
 	if duration <= 0 {
 		duration = v.LeaseDuration
 	}
-	d.NextAt = v.Lease.ChangedAt.Add(duration)
-	if !v.Now.Before(d.NextAt) {
-		d.Write, d.NextAt, d.Reason = Acquire, time.Time{}, Expired
+	return later(v.Lease.ChangedAt.Add(duration), v.Contact.BackAt.Add(duration/2))
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
+		return a
 	}
-	return d
+	return b
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
 }

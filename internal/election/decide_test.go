@@ -84,8 +84,16 @@ func TestDecide(t *testing.T) {
 			want: Decision{Epoch: 7, Reason: HeldByOther},
 		},
 		"who announced unconfirmed stops when another holds the Lease, expired or not": {
-			now: 3000, self: self, lease: others, contact: away(2900), own: Own{Announcing: true},
+			now: 3000, self: self, lease: others, contact: answered(2900), own: Own{Announcing: true},
 			want: Decision{Write: Acquire, Epoch: 8, Reason: Expired},
+		},
+		"a standby that cannot see renewals takes nothing": {
+			now: 60_000, self: self, lease: others, contact: away(59_000),
+			want: Decision{Epoch: 7, Reason: HeldByOther},
+		},
+		"a standby leaves the holder time to renew when the API server is back": {
+			now: 60_000, self: self, lease: others, contact: Contact{Answered: at(60_000), BackAt: at(59_000)},
+			want: Decision{Epoch: 7, NextAt: at(60_500), Reason: HeldByOther},
 		},
 		"a vacant Lease is taken at once and announced when that is answered": {
 			now: 0, self: self, lease: vacant, contact: answered(0),
@@ -199,10 +207,20 @@ func views() *rapid.Generator[View] {
 				Node: "a", Instance: "1",
 				Candidate: rapid.Bool().Draw(t, "candidate"), Terminating: rapid.Bool().Draw(t, "terminating"),
 			},
-			Contact: Contact{Answered: moment.Draw(t, "answered"), Failed: moment.Draw(t, "failed")},
+			Contact: Contact{Answered: moment.Draw(t, "answered"), Failed: moment.Draw(t, "failed"), BackAt: moment.Draw(t, "backAt")},
+			HeardAt: moment.Draw(t, "heardAt"),
+			Peers: rapid.SliceOfNDistinct(rapid.Custom(func(t *rapid.T) Peer {
+				return Peer{
+					Node:      rapid.SampledFrom([]string{"b", "c", "d"}).Draw(t, "peer"),
+					Candidate: rapid.Bool().Draw(t, "candidate"), Cordoned: rapid.Bool().Draw(t, "cordoned"),
+					Priority: rapid.Int32Range(0, 2).Draw(t, "priority"),
+				}
+			}), 0, 3, func(p Peer) string { return p.Node }).Draw(t, "peers"),
 			Own: Own{
 				Announcing: rapid.Bool().Draw(t, "announcing"), Restored: rapid.Bool().Draw(t, "restored"),
 				Epoch: rapid.Int64Range(0, 9).Draw(t, "own epoch"), RenewSent: moment.Draw(t, "renewSent"),
+				CandidateSince: moment.Draw(t, "candidateSince"), TookBackAt: moment.Draw(t, "tookBackAt"),
+				Yield: Yield{Asked: moment.Draw(t, "asked")},
 			},
 			Lease: Lease{Known: rapid.Bool().Draw(t, "known"), Unsure: rapid.Bool().Draw(t, "unsure")},
 		}
@@ -212,6 +230,18 @@ func views() *rapid.Generator[View] {
 			v.Lease.Instance = rapid.SampledFrom([]string{"", "1", "2"}).Draw(t, "instance")
 			v.Lease.Epoch = rapid.Int64Range(0, 9).Draw(t, "epoch")
 			v.Lease.ChangedAt = moment.Draw(t, "changedAt")
+		}
+		v.Self.Unfit, v.Self.Cordoned = rapid.Bool().Draw(t, "unfit"), rapid.Bool().Draw(t, "is cordoned")
+		v.Self.Priority = rapid.Int32Range(0, 2).Draw(t, "own priority")
+		v.Preemption.Never = rapid.Bool().Draw(t, "never")
+		if begun := moment.Draw(t, "begun"); !begun.IsZero() && !v.holds() {
+			v.Own.Yield = Yield{Begun: begun, LastAt: begun, Tried: []string{"b"}, Why: Unfit}
+			if v.Lease.Exists && v.Lease.Holder != "" {
+				v.Own.Yield.TakenAt = moment.Draw(t, "takenAt")
+			}
+		}
+		if v.Lease.Exists {
+			v.Lease.Successor, v.Lease.RequestedBy = nodes.Draw(t, "successor"), nodes.Draw(t, "requestedBy")
 		}
 		if v.Lease.Known && !v.Lease.Exists {
 			v.Lease.AbsentSince = moment.Draw(t, "absentSince")
@@ -230,15 +260,21 @@ func TestDecisionsAreSound(t *testing.T) {
 		switch {
 		case !d.NextAt.IsZero() && !d.NextAt.After(v.Now):
 			t.Fatalf("NextAt %s is not after now: whoever waits for it would spin", d.NextAt.Sub(v.Now))
-		case d.Announce && heldByOther:
-			t.Fatal("announces what another holds")
-		case d.Announce && v.Self.Terminating:
-			t.Fatal("announces on its way out")
+		case d.Announce && heldByOther && (v.Own.Yield.Begun.IsZero() || !v.Now.Before(v.Own.Yield.TakenAt.Add(HandoverLimit))):
+			t.Fatal("announces what another holds, and not for the end of a handover")
+		case d.Announce && v.Self.Terminating && !v.holds() && v.Own.Yield.Begun.IsZero():
+			t.Fatal("announces on its way out, and does not hand over")
+		case d.Write == Release && !v.Self.Terminating && d.Successor == "":
+			t.Fatal("gives up what nobody takes")
+		case (d.Successor != "") != (d.Write == Release && d.Why != ""):
+			t.Fatalf("would %s for %q because of %q", d.Write, d.Successor, d.Why)
+		case d.Write == Request && (v.Preemption.Never || v.Self.Cordoned || !v.Self.Candidate || !heldByOther):
+			t.Fatal("asks for what it may not have")
 		case d.Confirmed && (!d.Announce || !v.holds()):
 			t.Fatal("confirmed without holding the Lease")
 		case d.Write != None && (v.Lease.Unsure || !v.Lease.Known):
 			t.Fatalf("would %s without having read", d.Write)
-		case (d.Write == Renew || d.Write == Release) && !v.holds():
+		case d.Write == Renew && !v.holds(), d.Write == Release && !v.holds() && v.Own.Yield.Begun.IsZero():
 			t.Fatalf("would %s what it does not hold", d.Write)
 		case d.Write == Create && v.Lease.Exists, d.Write == Acquire && !v.Lease.Exists:
 			t.Fatalf("would %s a Lease with Exists %t", d.Write, v.Lease.Exists)

@@ -35,8 +35,8 @@ type RoleChange struct {
 	Epoch     int64
 	Reason    Reason
 	// Gap is how long, as far as this director could see, nobody had held or
-	// renewed the Lease when this director became active by acquiring it; else
-	// zero. Clients may have noticed less of it, since a director whose process
+	// renewed the Lease when this director became active by acquiring it; else,
+	// and after a handover, zero. Clients may have noticed less of it, since a director whose process
 	// is dead goes on forwarding.
 	Gap time.Duration
 }
@@ -49,8 +49,8 @@ type Options struct {
 	Namespace, Name string
 	// Node and Instance of this director; see Self.
 	Node, Instance string
-	// LeaseDuration is 2 to 60 whole seconds.
-	LeaseDuration time.Duration
+	// Settings to begin with.
+	Settings Settings
 	// Restored is what the checkpoint says; zero if there is none.
 	Restored Restored
 	// OnDecision, if set, is called after each decision, at least every 50 ms
@@ -66,6 +66,19 @@ type Options struct {
 	Jitter func() float64
 }
 
+// Settings are what all directors of a pool are to have in common.
+type Settings struct {
+	// LeaseDuration is 2 to 60 whole seconds.
+	LeaseDuration time.Duration
+	Preemption    Preemption
+}
+
+// Standing is how a director stands; the fields are those of Self.
+type Standing struct {
+	Candidate, Unfit, Cordoned bool
+	Priority                   int32
+}
+
 // Status is a snapshot of an Elector.
 type Status struct {
 	// Decision is the last one.
@@ -78,8 +91,8 @@ type Status struct {
 	RenewSent time.Time
 }
 
-// Elector takes part in the election of one group. SetCandidate, Yield and
-// Status may be called at any time from any goroutine.
+// Elector takes part in the election of one group. Its methods but Run may be
+// called at any time from any goroutine.
 type Elector struct {
 	options  Options
 	writer   writer
@@ -89,7 +102,10 @@ type Elector struct {
 	yielded  chan struct{}
 
 	mu          sync.Mutex
-	candidate   bool
+	settings    Settings
+	standing    Standing
+	peers       []Peer
+	heardAt     time.Time
 	terminating bool
 	status      Status
 }
@@ -106,9 +122,9 @@ func New(options Options) *Elector {
 		options: options,
 		writer: writer{
 			namespace: options.Namespace, name: options.Name,
-			self:     Self{Node: options.Node, Instance: options.Instance},
-			duration: options.LeaseDuration,
+			self: Self{Node: options.Node, Instance: options.Instance},
 		},
+		settings: options.Settings,
 		messages: make(chan message, 16),
 		again:    make(chan struct{}, 1),
 		nudge:    make(chan struct{}, 1),
@@ -116,19 +132,55 @@ func New(options Options) *Elector {
 	}
 }
 
-// SetCandidate says whether this director could serve the group. An Elector
-// starts as no candidate.
-func (e *Elector) SetCandidate(candidate bool) {
+// SetStanding says how this director stands. An Elector starts as no candidate.
+func (e *Elector) SetStanding(standing Standing) {
 	e.mu.Lock()
-	e.candidate = candidate
+	same := e.standing == standing
+	e.standing = standing
+	e.mu.Unlock()
+	if !same {
+		signal(e.nudge)
+	}
+}
+
+// SetPeers says which other directors of the pool are alive. The Elector keeps
+// the slice.
+func (e *Elector) SetPeers(peers []Peer) {
+	e.mu.Lock()
+	e.peers = peers
 	e.mu.Unlock()
 	signal(e.nudge)
 }
 
-// Yield ends this director's part in the election: it stops announcing at once
-// and releases the Lease, so that another director takes it at once. It returns
-// when the Lease is not this process's any more, or with an error when ctx is
-// done. There is no way back. Run has to be running.
+// Configure changes the settings.
+func (e *Elector) Configure(settings Settings) {
+	e.mu.Lock()
+	e.settings = settings
+	e.mu.Unlock()
+	signal(e.nudge)
+}
+
+// Heard says that another director of the pool announced a VIP of the group now.
+func (e *Elector) Heard() {
+	now := e.options.Now()
+	e.mu.Lock()
+	e.heardAt = now
+	e.mu.Unlock()
+	signal(e.nudge)
+}
+
+// duration is the present LeaseDuration.
+func (e *Elector) duration() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.settings.LeaseDuration
+}
+
+// Yield ends this director's part in the election: it hands the group over to a
+// peer that can take it and announces until that one is heard; without such a
+// peer it stops announcing at once and releases the Lease. It returns when the
+// Lease is not this process's any more and the announcement has ended, or with
+// an error when ctx is done. There is no way back. Run has to be running.
 func (e *Elector) Yield(ctx context.Context) error {
 	e.mu.Lock()
 	e.terminating = true
@@ -163,7 +215,7 @@ func (e *Elector) Run(ctx context.Context) {
 	defer cancel()
 
 	w := &watcher{
-		leases: e.options.Leases, name: e.options.Name, duration: e.options.LeaseDuration,
+		leases: e.options.Leases, name: e.options.Name, duration: e.duration,
 		now: e.options.Now, jitter: e.options.Jitter, again: e.again, out: e.messages,
 	}
 	running.Go(func() { w.run(ctx) })
@@ -171,7 +223,7 @@ func (e *Elector) Run(ctx context.Context) {
 	loop := &loop{
 		Elector: e,
 		belief: belief{
-			self: e.writer.self, duration: e.options.LeaseDuration,
+			self: e.writer.self, duration: e.duration(), group: e.options.Name,
 			own: Own{Restored: e.options.Restored.Active, Epoch: e.options.Restored.Epoch},
 		},
 		start: func(write func()) { running.Go(write) },
@@ -221,11 +273,10 @@ func (l *loop) until(d Decision) time.Duration {
 
 // decide decides and tells whoever wants to know.
 func (l *loop) decide() Decision {
-	l.mu.Lock()
-	l.belief.self.Candidate, l.belief.self.Terminating = l.candidate, l.terminating
-	l.mu.Unlock()
-
 	now := l.options.Now()
+	l.mu.Lock()
+	l.belief.set(now, l.settings, l.standing, l.peers, l.heardAt, l.terminating)
+	l.mu.Unlock()
 	d := l.belief.decide(now)
 
 	l.mu.Lock()
@@ -236,7 +287,7 @@ func (l *loop) decide() Decision {
 		l.options.OnDecision(d)
 	}
 	l.tellRole(now, d)
-	if l.belief.self.Terminating && !l.writing && l.belief.gone() {
+	if l.belief.self.Terminating && !d.Announce && !l.writing && l.belief.gone() {
 		l.closeYielded()
 	}
 	return d
@@ -245,7 +296,10 @@ func (l *loop) decide() Decision {
 func (l *loop) tellRole(now time.Time, d Decision) {
 	change := RoleChange{At: now, Active: d.Announce, Confirmed: d.Confirmed, Epoch: d.Epoch, Reason: d.Reason}
 	if how := l.belief.acquired; d.Confirmed && how.reason != "" {
-		change.Reason, change.Gap = how.reason, now.Sub(how.since)
+		change.Reason = how.reason
+		if how.reason != Handover {
+			change.Gap = now.Sub(how.since)
+		}
 		l.belief.acquired = acquisition{}
 	}
 	if d.Announce == l.active {
@@ -270,9 +324,9 @@ func (l *loop) write(ctx context.Context, d Decision) {
 	l.writing = true
 	sent := l.options.Now()
 	l.belief.sending(sent, d)
-	read := l.belief.object
+	read, duration := l.belief.object, l.belief.duration
 	l.start(func() {
-		answer := l.send(ctx, d, read, sent)
+		answer := l.send(ctx, d, read, sent, duration)
 		select {
 		case <-ctx.Done():
 		case l.messages <- func(b *belief, now time.Time) {
@@ -287,10 +341,10 @@ func (l *loop) write(ctx context.Context, d Decision) {
 }
 
 // send performs the write and returns what it means to the belief.
-func (l *loop) send(ctx context.Context, d Decision, read *coordinationv1.Lease, sent time.Time) message {
-	ctx, cancel := context.WithTimeout(ctx, l.options.LeaseDuration/3)
+func (l *loop) send(ctx context.Context, d Decision, read *coordinationv1.Lease, sent time.Time, duration time.Duration) message {
+	ctx, cancel := context.WithTimeout(ctx, duration/3)
 	defer cancel()
-	object := l.writer.object(d, read, sent)
+	object := l.writer.object(d, read, sent, duration)
 	var err error
 	if d.Write == Create {
 		object, err = l.options.Leases.Create(ctx, object, metav1.CreateOptions{})

@@ -29,7 +29,7 @@ func run(t *testing.T, s *server, name, instance string, restored Restored) *dir
 	d := &director{client: &client{server: s, delay: 5 * time.Millisecond}}
 	d.Elector = New(Options{
 		Leases: d.client, Namespace: "system", Name: LeaseName("pool", 0), Node: name, Instance: instance,
-		LeaseDuration: duration, Restored: restored, Jitter: func() float64 { return 0.5 },
+		Settings: Settings{LeaseDuration: duration}, Restored: restored, Jitter: func() float64 { return 0.5 },
 		OnDecision: func(decision Decision) {
 			d.mu.Lock()
 			defer d.mu.Unlock()
@@ -78,10 +78,10 @@ func (d *director) changes() []RoleChange {
 func candidates(t *testing.T, s *server) (active, standby *director) {
 	t.Helper()
 	active = run(t, s, "a", "a1", Restored{})
-	active.SetCandidate(true)
+	active.SetStanding(Standing{Candidate: true})
 	time.Sleep(4 * time.Second)
 	standby = run(t, s, "b", "b1", Restored{})
-	standby.SetCandidate(true)
+	standby.SetStanding(Standing{Candidate: true})
 	time.Sleep(time.Second)
 	if s.holder() != "a/a1/1" || !active.decision().Confirmed || standby.decision().Announce {
 		t.Fatalf("a should be active: %s, %+v, %+v", s.holder(), active.decision(), standby.decision())
@@ -109,7 +109,7 @@ func TestElectorTakesOverFromACrashedHolder(t *testing.T) {
 		active.stop()
 		// A nudge, so that no tick falls on the expiry by chance.
 		time.Sleep(30 * time.Millisecond)
-		standby.SetCandidate(true)
+		standby.SetStanding(Standing{Candidate: true})
 		time.Sleep(duration + 70*time.Millisecond)
 		if got := standby.decision(); !got.Confirmed || s.holder() != "b/b1/2" {
 			t.Fatalf("b should be active: %s, %+v", s.holder(), got)
@@ -163,7 +163,7 @@ func TestElectorGoesOnWithoutTheAPIUntilAnotherHolds(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		active := run(t, s, "a", "a1", Restored{})
-		active.SetCandidate(true)
+		active.SetStanding(Standing{Candidate: true})
 		time.Sleep(5 * time.Second)
 		active.client.set(true, false)
 		time.Sleep(time.Minute)
@@ -175,7 +175,7 @@ func TestElectorGoesOnWithoutTheAPIUntilAnotherHolds(t *testing.T) {
 		}
 
 		other := run(t, s, "b", "b1", Restored{})
-		other.SetCandidate(true)
+		other.SetStanding(Standing{Candidate: true})
 		time.Sleep(duration + 100*time.Millisecond)
 		if !other.decision().Confirmed {
 			t.Fatalf("b should have taken the expired Lease: %+v", other.decision())
@@ -194,7 +194,7 @@ func TestElectorStartsFromTheCheckpoint(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := newServer()
 		before := run(t, s, "a", "a1", Restored{})
-		before.SetCandidate(true)
+		before.SetStanding(Standing{Candidate: true})
 		time.Sleep(5 * time.Second)
 		before.stop()
 
@@ -296,7 +296,7 @@ func TestElectorReopensASilentWatch(t *testing.T) {
 		active, standby := candidates(t, s)
 		// The standby's stream goes silent without ending, as over a dead
 		// connection. It is no candidate, so that no write tells it.
-		standby.SetCandidate(false)
+		standby.SetStanding(Standing{Candidate: false})
 		s.mu.Lock()
 		for open := range s.streams {
 			if open.client == standby.client {
@@ -334,7 +334,7 @@ func TestElectorIsGentleToTheAPI(t *testing.T) {
 }
 
 func TestPauses(t *testing.T) {
-	w := &watcher{duration: duration, jitter: func() float64 { return 1 }}
+	w := &watcher{duration: func() time.Duration { return duration }, jitter: func() float64 { return 1 }}
 	var got []time.Duration
 	for short := range 6 {
 		got = append(got, w.pause(short, false))

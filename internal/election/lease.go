@@ -19,6 +19,10 @@ const (
 	// EpochAnnotation counts acquisitions. leaseTransitions would not do: it
 	// starts again with a Lease that was deleted.
 	EpochAnnotation = "lvs-operator.io/epoch"
+	// SuccessorAnnotation is the node that the holder released the Lease for.
+	SuccessorAnnotation = "lvs-operator.io/successor"
+	// RequestedByAnnotation is the node of a director that asks for the Lease.
+	RequestedByAnnotation = "lvs-operator.io/requested-by"
 )
 
 // LeaseName returns the name of the Lease of a group of a DirectorPool.
@@ -29,9 +33,9 @@ func LeaseName(pool string, group int) string {
 // claim is what a Lease says; two different claims are a change, whatever else
 // of the object is edited.
 type claim struct {
-	holder, instance string
-	epoch            int64
-	duration         time.Duration
+	holder, instance, successor string
+	epoch                       int64
+	duration                    time.Duration
 	// renewed is renewTime in microseconds of Unix time.
 	renewed int64
 }
@@ -39,7 +43,7 @@ type claim struct {
 // claimOf reads a Lease. An epoch that is no number counts as none: whoever
 // acquires the Lease writes a proper one.
 func claimOf(object *coordinationv1.Lease) claim {
-	c := claim{instance: object.Annotations[InstanceAnnotation]}
+	c := claim{instance: object.Annotations[InstanceAnnotation], successor: object.Annotations[SuccessorAnnotation]}
 	if object.Spec.HolderIdentity != nil {
 		c.holder = *object.Spec.HolderIdentity
 	}
@@ -60,39 +64,50 @@ func claimOf(object *coordinationv1.Lease) claim {
 type writer struct {
 	namespace, name string
 	self            Self
-	duration        time.Duration
 }
 
 // object returns the Lease as the decision wants it, made from the one that was
 // last read so that labels, annotations and the resourceVersion stay.
-func (w writer) object(d Decision, read *coordinationv1.Lease, now time.Time) *coordinationv1.Lease {
+func (w writer) object(d Decision, read *coordinationv1.Lease, now time.Time, duration time.Duration) *coordinationv1.Lease {
 	object := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: w.name}}
 	if d.Write != Create {
 		object = read.DeepCopy()
+	}
+	if object.Annotations == nil {
+		object.Annotations = map[string]string{}
+	}
+	if d.Write == Request {
+		// It is no renewal.
+		object.Annotations[RequestedByAnnotation] = w.self.Node
+		return object
 	}
 	stamp := metav1.NewMicroTime(now)
 	object.Spec.RenewTime = &stamp
 	switch d.Write {
 	case Create, Acquire:
-		w.claim(object, d.Epoch, stamp)
+		w.claim(object, d.Epoch, stamp, duration)
 		object.Spec.LeaseTransitions = transitions(read, d.Write)
 	case Renew:
-		object.Spec.LeaseDurationSeconds = seconds(w.duration)
+		object.Spec.LeaseDurationSeconds = seconds(duration)
 	case Release:
 		object.Spec.HolderIdentity = new("")
 		delete(object.Annotations, InstanceAnnotation)
-	case None:
+		delete(object.Annotations, RequestedByAnnotation)
+		delete(object.Annotations, SuccessorAnnotation)
+		if d.Successor != "" {
+			object.Annotations[SuccessorAnnotation] = d.Successor
+		}
+	case None, Request:
 	}
 	return object
 }
 
-func (w writer) claim(object *coordinationv1.Lease, epoch int64, stamp metav1.MicroTime) {
+func (w writer) claim(object *coordinationv1.Lease, epoch int64, stamp metav1.MicroTime, duration time.Duration) {
 	object.Spec.HolderIdentity = &w.self.Node
-	object.Spec.LeaseDurationSeconds = seconds(w.duration)
+	object.Spec.LeaseDurationSeconds = seconds(duration)
 	object.Spec.AcquireTime = &stamp
-	if object.Annotations == nil {
-		object.Annotations = map[string]string{}
-	}
+	delete(object.Annotations, RequestedByAnnotation)
+	delete(object.Annotations, SuccessorAnnotation)
 	object.Annotations[InstanceAnnotation] = w.self.Instance
 	object.Annotations[EpochAnnotation] = strconv.FormatInt(epoch, 10)
 }

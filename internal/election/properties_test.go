@@ -30,6 +30,9 @@ func pausing(w *world, n *node) {
 	})
 }
 func leaving(_ *world, n *node)    { n.leaving = true }
+func deafening(_ *world, n *node)  { n.deaf = !n.deaf }
+func breaking(_ *world, n *node)   { n.unfit = !n.unfit }
+func cordoning(_ *world, n *node)  { n.cordoned = !n.cordoned }
 func cutting(_ *world, n *node)    { n.cut = true }
 func joining(_ *world, n *node)    { n.cut = false }
 func wavering(_ *world, n *node)   { n.candidate = !n.candidate }
@@ -55,22 +58,52 @@ func suffer(t *rapid.T, w *world, faults map[string]fault) {
 }
 
 func draw(t *rapid.T) *world {
-	return newWorld(rapid.Uint64().Draw(t, "seed"), rapid.IntRange(2, 3).Draw(t, "nodes"))
+	return newWorld(rapid.Uint64().Draw(t, "seed"), rapid.IntRange(2, 5).Draw(t, "nodes"))
+}
+
+// prefer gives the directors of a world priorities.
+func (w *world) prefer(t *rapid.T) {
+	for _, n := range w.nodes {
+		n.priority = int32(rapid.IntRange(0, 2).Draw(t, "priority"))
+	}
 }
 
 // TestTwoDirectorsNeverAnnounceAtOnceWhileTheAPIAnswers: processes crash, stop,
-// wake, restart and leave, but every request is answered in time.
+// wake, restart and leave, links break, nodes are cordoned, but every request is
+// answered in time. Then two announce only while one hands over, and not for
+// longer than HandoverLimit, even if it is deaf.
 func TestTwoDirectorsNeverAnnounceAtOnceWhileTheAPIAnswers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := draw(t)
+		w.prefer(t)
 		suffer(t, w, map[string]fault{
 			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
+			"deafen": deafening, "break": breaking, "cordon": cordoning,
 		})
 		if w.violation != "" {
 			t.Fatal(w.violation)
 		}
-		if w.longest > 0 {
-			t.Fatalf("two directors announced for %s", w.longest)
+		if w.overlap.longest > 0 {
+			t.Fatalf("two directors announced for %s", w.overlap.longest)
+		}
+		// Seeing that the Lease is another's takes an answer.
+		if limit := HandoverLimit + duration/6 + tick; w.handover() > limit {
+			t.Fatalf("two directors announced for %s in a handover, want at most %s", w.handover(), limit)
+		}
+	})
+}
+
+// TestAHandoverThatIsHeardIsShort: who hands over stops as soon as it hears the
+// successor.
+func TestAHandoverThatIsHeardIsShort(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		w.prefer(t)
+		suffer(t, w, map[string]fault{
+			"crash": crashing, "start": starting, "leave": leaving, "candidate": wavering, "break": breaking, "cordon": cordoning,
+		})
+		if limit := tick + 10*time.Millisecond; w.handover() > limit {
+			t.Fatalf("two directors announced for %s in a handover, want at most %s", w.handover(), limit)
 		}
 	})
 }
@@ -84,8 +117,8 @@ func TestTwoDirectorsAnnounceForOneDurationAtMostAfterAnEdit(t *testing.T) {
 			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
 			"delete": deleting, "vacate": vacating,
 		})
-		if w.longest > duration {
-			t.Fatalf("two directors announced for %s", w.longest)
+		if w.overlap.longest > duration {
+			t.Fatalf("two directors announced for %s", w.overlap.longest)
 		}
 	})
 }
@@ -99,6 +132,7 @@ func TestEpochsHaveOneHolder(t *testing.T) {
 		suffer(t, w, map[string]fault{
 			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving,
 			"cut": cutting, "join": joining, "lose": losing, "deliver": delivering, "vacate": vacating,
+			"deafen": deafening, "break": breaking, "cordon": cordoning,
 		})
 		if w.violation != "" {
 			t.Fatal(w.violation)
@@ -114,19 +148,19 @@ func TestOneDirectorAnnouncesInTheEnd(t *testing.T) {
 		suffer(t, w, map[string]fault{
 			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
 			"cut": cutting, "join": joining, "lose": losing, "deliver": delivering,
-			"delete": deleting, "vacate": vacating,
+			"delete": deleting, "vacate": vacating, "deafen": deafening, "break": breaking, "cordon": cordoning,
 		})
 		w.heal()
-		// A Lease that is ours alone for another duration, then the time to read
-		// and to acquire.
-		w.run(3 * duration)
+		// A Lease that is another's for a duration more after the API server is
+		// back, then the time to read and to acquire.
+		w.run(4 * duration)
 		if got := w.announcers(); len(got) != 1 || !got[0].decision.Confirmed {
 			t.Fatalf("%d directors announce in the end: %+v", len(got), w.state())
 		}
 		gone := w.announcers()[0]
 		gone.crash()
 		// Expiry, an acquisition that takes two round trips of 600 ms at most.
-		w.run(duration + 2*time.Second)
+		w.run(duration + 2*time.Second + 5*rankDelay)
 		if got := w.announcers(); len(got) != 1 || got[0] == gone {
 			t.Fatalf("%d directors announce after %s crashed: %+v", len(got), gone.name, w.state())
 		}
@@ -136,7 +170,8 @@ func TestOneDirectorAnnouncesInTheEnd(t *testing.T) {
 func (w *world) state() []string {
 	var states []string
 	for _, n := range w.nodes {
-		states = append(states, fmt.Sprintf("%s: running %t, %+v, lease %+v", n.name, n.running, n.decision, n.belief.lease))
+		states = append(states, fmt.Sprintf("%s (priority %d, running %t, cut %t): %t for %s, and %s; Lease %d of %q",
+			n.name, n.priority, n.running, n.cut, n.decision.Announce, n.decision.Reason, n.decision.Write, n.belief.lease.Epoch, n.belief.lease.Holder))
 	}
 	return states
 }
@@ -235,6 +270,134 @@ func TestAReleaseIsTakenAtOnce(t *testing.T) {
 		w.run(tick + 150*time.Millisecond)
 		if got := w.announcers(); len(got) != 1 || got[0] == before[0] {
 			t.Fatalf("%d directors announce: %+v", len(got), w.state())
+		}
+	})
+}
+
+// TestAHandoverHasNoGap: somebody announces at every moment, whatever the reason
+// for the handover, also if the successor died a moment ago and nobody knows.
+func TestAHandoverHasNoGap(t *testing.T) {
+	reasons := map[string]fault{
+		"leave": leaving, "unfit": breaking, "cordon": cordoning,
+		"priority": func(w *world, n *node) {
+			for _, m := range w.nodes {
+				m.priority = 1
+			}
+			n.priority = 0
+		},
+	}
+	for name, happens := range reasons {
+		t.Run(name, func(t *testing.T) {
+			rapid.Check(t, func(t *rapid.T) {
+				w := draw(t)
+				w.run(3 * duration)
+				before := w.announcers()
+				if len(before) != 1 {
+					t.Fatalf("%d directors announce", len(before))
+				}
+				w.run(time.Duration(rapid.IntRange(0, 1000).Draw(t, "phase")) * time.Millisecond)
+				if len(w.nodes) > 2 && rapid.Bool().Draw(t, "a peer is dead") {
+					for _, n := range w.nodes {
+						if n != before[0] {
+							n.crash()
+							break
+						}
+					}
+				}
+				happens(w, before[0])
+				for range 800 {
+					w.run(5 * time.Millisecond)
+					if len(w.announcers()) == 0 {
+						t.Fatalf("nobody announces at %s: %+v", w.now.Sub(epochZero), w.state())
+					}
+				}
+				w.run(2 * duration)
+				if got := w.announcers(); len(got) != 1 || got[0] == before[0] {
+					t.Fatalf("%d directors announce in the end: %+v", len(got), w.state())
+				}
+			})
+		})
+	}
+}
+
+// TestTheHighestPriorityAnnouncesInTheEnd, and then nothing moves any more.
+func TestTheHighestPriorityAnnouncesInTheEnd(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		w.prefer(t)
+		suffer(t, w, map[string]fault{
+			"crash": crashing, "start": starting, "pause": pausing, "leave": leaving, "candidate": wavering,
+			"cut": cutting, "join": joining, "break": breaking, "cordon": cordoning,
+		})
+		w.heal()
+		w.run(4*duration + preemptionDelay + 3*time.Second + movesWindow)
+		got := w.announcers()
+		if len(got) != 1 {
+			t.Fatalf("%d directors announce in the end: %+v", len(got), w.state())
+		}
+		for _, n := range w.nodes {
+			if n.priority > got[0].priority {
+				t.Fatalf("%s announces with priority %d, %s has %d: %+v", got[0].name, got[0].priority, n.name, n.priority, w.state())
+			}
+		}
+		epoch := got[0].belief.lease.Epoch
+		w.run(time.Minute)
+		if now := got[0].belief.lease.Epoch; now != epoch {
+			t.Fatalf("the group moved %d times although nothing happened: %+v", now-epoch, w.state())
+		}
+	})
+}
+
+// TestAHolderWithoutTheAPIStopsWhenItHearsAnother, and not before.
+func TestAHolderWithoutTheAPIStopsWhenItHearsAnother(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		w.run(3 * duration)
+		before := w.announcers()
+		if len(before) != 1 {
+			t.Fatalf("%d directors announce", len(before))
+		}
+		before[0].cut = true
+		for range 1000 {
+			w.run(10 * time.Millisecond)
+			if len(w.announcers()) == 0 {
+				t.Fatalf("nobody announces at %s: %+v", w.now.Sub(epochZero), w.state())
+			}
+		}
+		if got := w.announcers(); len(got) != 1 || got[0] == before[0] {
+			t.Fatalf("%d directors announce in the end: %+v", len(got), w.state())
+		}
+		if limit := 10 * time.Millisecond; w.overlap.longest > limit {
+			t.Fatalf("two directors announced for %s, want at most %s", w.overlap.longest, limit)
+		}
+	})
+}
+
+// TestNobodyLosesAGroupForTheAPIServersAbsence: when it is back for all, the
+// holder still is who it was.
+func TestNobodyLosesAGroupForTheAPIServersAbsence(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		w.slowest = 20 * time.Millisecond
+		w.run(3 * duration)
+		before := w.announcers()
+		if len(before) != 1 {
+			t.Fatalf("%d directors announce", len(before))
+		}
+		for _, n := range w.nodes {
+			n.cut = true
+		}
+		away := time.Duration(rapid.IntRange(0, 90_000).Draw(t, "away")) * time.Millisecond
+		for end := w.now.Add(away + 4*duration); w.now.Before(end); {
+			w.run(tick)
+			if got := w.announcers(); len(got) != 1 || got[0] != before[0] {
+				t.Fatalf("%d directors announce at %s: %+v", len(got), w.now.Sub(epochZero), w.state())
+			}
+			if w.now.After(end.Add(-4 * duration)) {
+				for _, n := range w.nodes {
+					n.cut = false
+				}
+			}
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strconv"
 	"time"
 
@@ -11,9 +12,13 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The simulation runs two or three directors against one Lease in virtual time.
-// Their beliefs are the real ones; the network and the API server are simulated
-// here: every request and every event has a delay, and may get lost.
+// The simulation runs directors against one Lease in virtual time. Their beliefs
+// are the real ones; the network, the segment and the API server are simulated
+// here: every request and every event has a delay, and may get lost. What the API
+// tells of peers is old, as in a cluster.
+
+// preemptionDelay is the simulated pool's.
+const preemptionDelay = 2 * time.Second
 
 type simEvent struct {
 	at  time.Time
@@ -48,13 +53,12 @@ type world struct {
 
 	// epochs says which process was granted each epoch of the present Lease.
 	epochs map[int64]string
-	// overlapSince is since when two directors have announced at once, longest
-	// how long they did at most.
-	overlapSince time.Time
-	longest      time.Duration
-	violation    string
-	loss         float64
-	slowest      time.Duration
+	// overlap is how long two directors announced at once that have not released
+	// the Lease.
+	overlap   stretch
+	violation string
+	loss      float64
+	slowest   time.Duration
 }
 
 // node is a director's node: its process comes and goes, the checkpoint stays.
@@ -65,7 +69,18 @@ type node struct {
 	running  bool
 	paused   bool
 	cut      bool
+	deaf     bool
 	leaving  bool
+	unfit    bool
+	cordoned bool
+	priority int32
+	// tail is how long it announced beside another after it had released the
+	// Lease.
+	tail stretch
+	// heardOf is when the watch last had news.
+	heardOf time.Time
+	// died is when it last crashed: for a while peers take it for alive.
+	died     time.Time
 	restored Restored
 	// candidate is what the process is told to be.
 	candidate bool
@@ -121,16 +136,41 @@ func (w *world) announcers() []*node {
 	return active
 }
 
+// stretch is how long something lasted at most, and since when it has.
+type stretch struct {
+	since   time.Time
+	longest time.Duration
+}
+
+func (s *stretch) note(now time.Time, lasts bool) {
+	switch {
+	case !lasts:
+		s.since = time.Time{}
+		return
+	case s.since.IsZero():
+		s.since = now
+	}
+	s.longest = max(s.longest, now.Sub(s.since))
+}
+
 func (w *world) measure() {
 	active := w.announcers()
-	if len(active) < 2 {
-		w.overlapSince = time.Time{}
-		return
+	// The successor may announce before the release was answered.
+	released := func(n *node) bool { return n.belief.sent.Write == Release }
+	for _, n := range w.nodes {
+		n.tail.note(w.now, len(active) > 1 && released(n) && slices.Contains(active, n))
 	}
-	if w.overlapSince.IsZero() {
-		w.overlapSince = w.now
+	w.overlap.note(w.now, len(slices.DeleteFunc(active, released)) > 1)
+}
+
+// handover is how long a director announced at most that had released the Lease,
+// beside another.
+func (w *world) handover() time.Duration {
+	longest := time.Duration(0)
+	for _, n := range w.nodes {
+		longest = max(longest, n.tail.longest)
 	}
-	w.longest = max(w.longest, w.now.Sub(w.overlapSince))
+	return longest
 }
 
 func (w *world) fail(format string, arguments ...any) {
@@ -142,16 +182,65 @@ func (w *world) fail(format string, arguments ...any) {
 func (n *node) start() {
 	n.starts++
 	n.running, n.paused, n.leaving, n.writing, n.reading, n.inbox = true, false, false, false, false, nil
+	n.unfit = false
 	n.decision = Decision{}
 	n.belief = &belief{
-		self: Self{Node: n.name, Instance: n.name + strconv.Itoa(n.starts)}, duration: duration,
+		self: Self{Node: n.name, Instance: n.name + strconv.Itoa(n.starts)}, duration: duration, group: "pool-0",
 		own: Own{Restored: n.restored.Active, Epoch: n.restored.Epoch},
 	}
 	n.tick(n.starts)
 	n.read()
 }
 
-func (n *node) crash() { n.running = false }
+func (n *node) crash() {
+	if n.running {
+		n.running, n.died = false, n.w.now
+	}
+}
+
+// fade is how long a dead process is taken for alive.
+const fade = 5 * time.Second
+
+// peers is what the API tells a director of the others.
+func (n *node) peers() []Peer {
+	var peers []Peer
+	for _, m := range n.w.nodes {
+		if m != n && (m.running && !m.leaving || n.w.now.Sub(m.died) < fade) {
+			peers = append(peers, Peer{
+				Node: m.name, Candidate: m.candidate && !m.unfit, Cordoned: m.cordoned, Priority: m.priority,
+			})
+		}
+	}
+	return peers
+}
+
+// call announces on the segment, as often as an announcer does at first.
+func (n *node) call(start int) {
+	for _, at := range []time.Duration{0, 50 * time.Millisecond, 150 * time.Millisecond, 400 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second} {
+		n.w.after(at, func() {
+			if n.running && n.starts == start && !n.paused && !n.deaf && n.decision.Announce && n.w.now.Sub(n.decision.At) <= Fence {
+				n.w.spread(n)
+			}
+		})
+	}
+}
+
+// spread has all others hear a frame. One that stands still never does: it
+// empties its sockets unread when it wakes.
+func (w *world) spread(from *node) {
+	for _, n := range w.nodes {
+		start := n.starts
+		if n == from || n.deaf {
+			continue
+		}
+		w.after(time.Millisecond, func() {
+			if n.running && n.starts == start && !n.paused {
+				n.belief.heard(w.now, w.now)
+				n.decide()
+			}
+		})
+	}
+}
 
 // live runs do if the process that asked for it still runs: now, or when its
 // pause ends.
@@ -179,13 +268,21 @@ func (n *node) resume() {
 func (n *node) tick(start int) {
 	n.live(start, func() {
 		n.decide()
+		if !n.reading && n.w.now.Sub(n.heardOf) > duration/2 {
+			n.read()
+		}
 		n.w.after(tick, func() { n.tick(start) })
 	})
 }
 
 func (n *node) decide() {
-	n.belief.self.Candidate, n.belief.self.Terminating = n.candidate, n.leaving
+	n.belief.set(n.w.now, Settings{LeaseDuration: duration, Preemption: Preemption{Delay: preemptionDelay}}, Standing{
+		Candidate: n.candidate && !n.unfit, Unfit: n.unfit, Cordoned: n.cordoned, Priority: n.priority,
+	}, n.view(), time.Time{}, n.leaving)
 	d := n.belief.decide(n.w.now)
+	if d.Announce && !n.decision.Announce {
+		n.call(n.starts)
+	}
 	n.decision = d
 	n.restored = Restored{Epoch: n.belief.own.Epoch, Active: d.Announce}
 	if d.Confirmed {
@@ -195,6 +292,15 @@ func (n *node) decide() {
 		n.write(d)
 	}
 	n.w.measure()
+}
+
+// view is what a director was last told of its peers: nothing new while it is
+// cut off.
+func (n *node) view() []Peer {
+	if n.cut {
+		return n.belief.peers
+	}
+	return n.peers()
 }
 
 // confirmed checks that the API server granted what the director believes.
@@ -247,7 +353,7 @@ func (n *node) read() {
 	n.request(func() func() {
 		object := n.w.lease.DeepCopy()
 		return func() {
-			n.reading = false
+			n.reading, n.heardOf = false, n.w.now
 			n.belief.read(n.w.now, sent, object)
 			n.decide()
 			if n.belief.lease.Unsure {
@@ -271,7 +377,7 @@ func (n *node) write(d Decision) {
 	n.writing = true
 	sent := n.w.now
 	n.belief.sending(sent, d)
-	object := writer{name: "pool-0", self: n.belief.self, duration: duration}.object(d, n.belief.object, sent)
+	object := writer{name: "pool-0", self: n.belief.self}.object(d, n.belief.object, sent, duration)
 	n.request(func() func() {
 		stored := n.w.store(d, object)
 		return func() {
@@ -347,6 +453,7 @@ func (w *world) broadcast(object *coordinationv1.Lease, deleted bool) {
 		}
 		w.after(w.delay(), func() {
 			n.live(start, func() {
+				n.heardOf = w.now
 				n.belief.event(w.now, object, deleted)
 				n.decide()
 			})
@@ -369,7 +476,7 @@ func (w *world) vacate() {
 func (w *world) heal() {
 	w.loss = 0
 	for _, n := range w.nodes {
-		n.cut, n.candidate = false, true
+		n.cut, n.candidate, n.deaf, n.unfit, n.cordoned = false, true, false, false, false
 		if n.paused {
 			n.resume()
 		}

@@ -19,7 +19,7 @@ type message func(b *belief, now time.Time)
 type watcher struct {
 	leases   Leases
 	name     string
-	duration time.Duration
+	duration func() time.Duration
 	now      func() time.Time
 	jitter   func() float64
 	// again ends the session, so that the Lease is read anew. It has room for
@@ -64,7 +64,7 @@ func (w *watcher) pause(short int, asked bool) time.Duration {
 	if asked && short == 0 {
 		return 0
 	}
-	longest := max(min(longestPause, w.duration/3), shortestPause)
+	longest := max(min(longestPause, w.duration()/3), shortestPause)
 	pause := min(shortestPause<<min(short, 10), longest)
 	return max(shortestPause, pause/2+time.Duration(w.jitter()*float64(pause/2)))
 }
@@ -83,7 +83,7 @@ func (w *watcher) session(ctx context.Context) (asked bool) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	// The deadline is for the answer; the stream that follows has none.
-	deadline := time.AfterFunc(w.duration/3, cancel)
+	deadline := time.AfterFunc(w.duration()/3, cancel)
 	stream, err := w.leases.Watch(ctx, metav1.ListOptions{
 		FieldSelector:   fields.OneTermEqualSelector(metav1.ObjectNameField, w.name).String(),
 		ResourceVersion: version,
@@ -101,7 +101,7 @@ func (w *watcher) session(ctx context.Context) (asked bool) {
 // get reads the Lease and returns the version to watch from. A Lease that does
 // not exist has none: the watch then begins with what exists by then.
 func (w *watcher) get(ctx context.Context) (version string, ok bool) {
-	callCtx, cancel := context.WithTimeout(ctx, w.duration/3)
+	callCtx, cancel := context.WithTimeout(ctx, w.duration()/3)
 	defer cancel()
 	sent := w.now()
 	object, err := w.leases.Get(callCtx, w.name, metav1.GetOptions{})
@@ -117,11 +117,12 @@ func (w *watcher) get(ctx context.Context) (version string, ok bool) {
 	return object.ResourceVersion, true
 }
 
-// follow reports events until the stream ends, or has been silent for two
-// durations: a holder would have renewed six times, so that either there is
-// none, which one more GET does no harm to, or the stream is dead.
+// follow reports events until the stream ends, or has been silent for half a
+// duration: a holder renews every third. If there is one, either it or this
+// director cannot reach the API server, and a GET tells which before the Lease
+// expires.
 func (w *watcher) follow(ctx context.Context, stream watch.Interface) (asked bool) {
-	silence := time.NewTimer(2 * w.duration)
+	silence := time.NewTimer(w.duration() / 2)
 	defer silence.Stop()
 	for {
 		select {
@@ -141,7 +142,7 @@ func (w *watcher) follow(ctx context.Context, stream watch.Interface) (asked boo
 			}
 			deleted := event.Type == watch.Deleted
 			w.tell(ctx, func(b *belief, now time.Time) { b.event(now, object, deleted) })
-			silence.Reset(2 * w.duration)
+			silence.Reset(w.duration() / 2)
 		}
 	}
 }

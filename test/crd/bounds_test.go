@@ -134,6 +134,7 @@ func durations() []rule {
 		"VirtualServer.spec.healthChecks[].timeout":       `{spec: {healthChecks: [{timeout: "%s"}]}}`,
 		"VirtualServer.spec.healthChecks[].retryInterval": `{spec: {healthChecks: [{retryInterval: "%s"}]}}`,
 		"DirectorPool.spec.announcement.refreshInterval":  `{spec: {announcement: {refreshInterval: "%s"}}}`,
+		"DirectorPool.spec.election.preemption.delay":     `{spec: {election: {preemption: {delay: "%s"}}}}`,
 		"DirectorPool.spec.ipvs.tcpTimeout":               `{spec: {ipvs: {tcpTimeout: "%s"}}}`,
 		"DirectorPool.spec.ipvs.tcpFinTimeout":            `{spec: {ipvs: {tcpFinTimeout: "%s"}}}`,
 		"DirectorPool.spec.ipvs.udpTimeout":               `{spec: {ipvs: {udpTimeout: "%s"}}}`,

@@ -32,6 +32,16 @@ func directorPoolRules() []rule {
 			accepts: patches(`{spec: {announcement: {refreshInterval: "%s"}}}`, "1s", "60s", "1h", "1.5s"),
 			refuses: patches(`{spec: {announcement: {refreshInterval: "%s"}}}`, "0s", "999ms", "61m"),
 		},
+		{
+			at: "DirectorPool.spec.election.leaseDuration", message: "must be whole seconds (no fraction, no ms), from 2s to 60s",
+			accepts: patches(`{spec: {election: {leaseDuration: "%s"}}}`, "2s", "3s", "1m"),
+			refuses: patches(`{spec: {election: {leaseDuration: "%s"}}}`, "1s", "2.5s", "3000ms", "61s"),
+		},
+		{
+			at: "DirectorPool.spec.election.preemption.delay", message: "must be from 0s to 1h",
+			accepts: patches(`{spec: {election: {preemption: {delay: "%s"}}}}`, "0s", "5s", "1h"),
+			refuses: patches(`{spec: {election: {preemption: {delay: "%s"}}}}`, "61m"),
+		},
 	}
 	for _, name := range []string{"tcpTimeout", "tcpFinTimeout", "udpTimeout"} {
 		rules = append(rules, rule{

@@ -1,0 +1,124 @@
+package election
+
+import (
+	"slices"
+	"time"
+)
+
+const (
+	// HandoverLimit is how long a director that hands over announces after it has
+	// seen that the successor holds the Lease, if it cannot hear it.
+	HandoverLimit = 500 * time.Millisecond
+	// successorPatience is how long a successor is waited for before another one
+	// is named.
+	successorPatience = 2 * time.Second
+	// yieldPause is how long a director keeps a group that it took back because
+	// nobody took it.
+	yieldPause = 30 * time.Second
+	// A group that moved movesLimit times within movesWindow is not moved again
+	// for the sake of priority: switches freeze addresses that move more.
+	movesLimit  = 4
+	movesWindow = 180 * time.Second
+)
+
+// successor names whom the holder hands the group to and says why; without
+// either it stays.
+func (v View) successor() (node string, why Reason) {
+	candidates := slices.DeleteFunc(v.candidates(), func(p Peer) bool { return slices.Contains(v.Own.Yield.Tried, p.Node) })
+	why = v.reason()
+	switch {
+	case len(candidates) == 0 || why == "":
+		return "", why
+	case why == Preempted:
+		candidates = slices.DeleteFunc(candidates, func(p Peer) bool { return p.Node != v.Lease.RequestedBy })
+	case why == Cordoned && candidates[0].Cordoned:
+		return "", why
+	}
+	if len(candidates) == 0 {
+		return "", why
+	}
+	return candidates[0].Node, why
+}
+
+// reason is why this director should hand over what it holds, or empty.
+func (v View) reason() Reason {
+	asking, known := v.peer(v.Lease.RequestedBy)
+	switch {
+	case v.Self.Terminating:
+		return Leaving
+	case !v.Own.TookBackAt.IsZero() && v.Now.Before(v.Own.TookBackAt.Add(yieldPause)):
+		return ""
+	case v.Self.Unfit:
+		return Unfit
+	case v.Self.Cordoned:
+		return Cordoned
+	case known && asking.Candidate && v.preempts(asking, v.self()):
+		return Preempted
+	default:
+		return ""
+	}
+}
+
+// preempts says whether a may ask for what b holds.
+func (v View) preempts(a, b Peer) bool {
+	return !v.Preemption.Never && !a.Cordoned && a.Priority > b.Priority
+}
+
+// asks says whether this director is to ask the holder for the group, and from
+// when on.
+func (v View) asks() (bool, time.Time) {
+	holder, known := v.peer(v.Lease.Holder)
+	if !known || !v.preempts(v.self(), holder) || v.Own.CandidateSince.IsZero() {
+		return false, time.Time{}
+	}
+	if asking, there := v.peer(v.Lease.RequestedBy); v.Lease.RequestedBy == v.Self.Node || there && asking.Candidate && v.ranks(asking, v.self()) < 0 {
+		return false, time.Time{}
+	}
+	at := v.Own.CandidateSince.Add(v.Preemption.Delay)
+	if len(v.Own.Moves) >= movesLimit {
+		if calm := v.Own.Moves[len(v.Own.Moves)-movesLimit].Add(movesWindow); calm.After(at) {
+			at = calm
+		}
+	}
+	return true, at
+}
+
+// yields says that this director has released the Lease and goes on announcing.
+func (v View) yields() bool { return !v.Own.Yield.Begun.IsZero() && v.unbroken() }
+
+// relieved says that the successor was heard, or took the Lease and has had its
+// time to be.
+func (v View) relieved() bool {
+	y := v.Own.Yield
+	taken := !y.TakenAt.IsZero() || v.Lease.Holder != ""
+	return v.HeardAt.After(y.Begun) || taken && !v.Now.Before(y.TakenAt.Add(HandoverLimit))
+}
+
+// handedOver is the end of a handover: the Lease is somebody's, or was, and is
+// theirs to hand on.
+func (v View) handedOver() Decision {
+	if v.relieved() {
+		return Decision{Reason: v.Own.Yield.Why}
+	}
+	return Decision{Announce: true, Reason: v.Own.Yield.Why, NextAt: v.Own.Yield.TakenAt.Add(HandoverLimit)}
+}
+
+// yielding is what a director does that has released the Lease while nobody has
+// taken it. It names one successor after the other. If none is left it takes the
+// Lease back or, if it terminates, ends.
+func (v View) yielding() Decision {
+	d := Decision{Announce: true, Reason: v.Own.Yield.Why, NextAt: v.Own.Yield.LastAt.Add(successorPatience)}
+	switch next, why := v.successor(); {
+	case v.relieved() || !v.Own.Yield.TakenAt.IsZero():
+		return v.handedOver()
+	case v.Now.Before(d.NextAt):
+		return d
+	case next != "":
+		d.Write, d.Successor, d.Why, d.NextAt = Release, next, why, time.Time{}
+		return d
+	case v.Self.Terminating:
+		return Decision{Reason: Leaving}
+	default:
+		return Decision{Announce: true, Write: Acquire, Reason: Reclaiming}
+	}
+}
