@@ -45,6 +45,11 @@ const (
 	// whose good state is False.
 	ConditionAddressConflict = "AddressConflict"
 
+	// ConditionAlive says whether the director's node and pod are ready. Its one
+	// writer is the active director of the pool, since the dead say nothing: all
+	// else in the status of a director that is not Alive is what it last said.
+	ConditionAlive = "Alive"
+
 	// ConditionKernelAnswers says whether the node's kernel itself answers ARP
 	// and neighbour solicitations for the VIPs. It does while the director is
 	// alone, so that the VIPs outlive the director's process; a peer must not
@@ -169,6 +174,15 @@ const (
 
 	// ReasonNoConflict: no other host answers for a VIP.
 	ReasonNoConflict = "NoConflict"
+
+	// ReasonAlive: the node and the pod of the director are ready.
+	ReasonAlive = "Alive"
+
+	// ReasonNodeNotReady: the director's node is not ready, or gone.
+	ReasonNodeNotReady = "NodeNotReady"
+
+	// ReasonPodNotReady: the node has no director's pod that is ready.
+	ReasonPodNotReady = "PodNotReady"
 
 	// ReasonAlone: no other director of the pool is there to take over, so the
 	// kernel answers for the VIPs.

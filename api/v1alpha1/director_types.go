@@ -14,6 +14,7 @@ import (
 // +kubebuilder:printcolumn:name="Active",type=string,JSONPath=`.status.display.active`
 // +kubebuilder:printcolumn:name="VIPs",type=integer,JSONPath=`.status.counts.virtualIPs`
 // +kubebuilder:printcolumn:name="Ready",type=string,JSONPath=`.status.conditions[?(@.type=="Ready")].status`
+// +kubebuilder:printcolumn:name="Alive",type=string,JSONPath=`.status.conditions[?(@.type=="Alive")].status`
 // +kubebuilder:printcolumn:name="Address",type=string,priority=1,JSONPath=`.status.address`
 // +kubebuilder:printcolumn:name="Interface",type=string,priority=1,JSONPath=`.status.interface`
 // +kubebuilder:printcolumn:name="Kernel",type=string,priority=1,JSONPath=`.status.kernelVersion`

@@ -111,7 +111,10 @@ func (p programmer) Served() []netstate.Key { return p.c.director.Served() }
 // Synced implements virtualserver.Programmer.
 func (p programmer) Synced(pool string) { p.c.director.Synced(pool) }
 
-// Active implements virtualserver.Observed.
+// PoolName implements directorcontroller.Serving.
+func (p programmer) PoolName() string { return p.c.director.PoolName() }
+
+// Active implements virtualserver.Observed and directorcontroller.Serving.
 func (p programmer) Active() bool { return p.c.director.Active() }
 
 // Plan implements virtualserver.Observed.

@@ -230,6 +230,7 @@ func (c *cluster) setup(mgr ctrl.Manager) error {
 		&directorcontroller.Reporter{
 			Client: mgr.GetClient(), Node: c.options.node, Director: member{c}, Changed: own, Events: recorder, Now: time.Now,
 		},
+		&directorcontroller.Alive{Client: mgr.GetClient(), Director: programmer{c}, Now: time.Now},
 		planner,
 		&virtualserver.Reporter{
 			Client: mgr.GetClient(), Director: programmer{c}, Changed: servers, Events: recorder, Now: time.Now,

@@ -157,6 +157,10 @@ func (r *Reporter) tell(director *v1alpha1.Director, wanted v1alpha1.DirectorSta
 	}
 	last, told := wanted.LastTransition, director.Status.LastTransition
 	if last != nil && (told == nil || !told.Time.Equal(&last.Time) || told.Reason != last.Reason) {
-		r.Events.Eventf(director, nil, corev1.EventTypeNormal, "RoleChanged", "Elect", "%s", last.Reason)
+		gap := ""
+		if last.Gap != nil {
+			gap = fmt.Sprintf(", after %s without a holder of the Lease", last.Gap.Duration)
+		}
+		r.Events.Eventf(director, nil, corev1.EventTypeNormal, "RoleChanged", "Elect", "%s%s", last.Reason, gap)
 	}
 }

@@ -1,5 +1,5 @@
 // Command demo runs the classic LVS set-up on a real cluster in the lab, and
-// shows what a client sees when a real server fails and comes back.
+// shows what a client sees when real servers and directors fail and come back.
 package main
 
 import (
@@ -58,7 +58,7 @@ func run(ctx context.Context, args []string) int {
 // unless it is to be kept.
 func show(ctx context.Context, o options, out io.Writer) (err error) {
 	config := cluster.Defaults(o.name)
-	config.Directors, config.Workers = 1, 0
+	config.Directors, config.Workers = 2, 0
 	lab, err := cluster.Up(ctx, config, out)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/log"
@@ -34,7 +35,7 @@ const (
 	forwardingTime = 9 * time.Second
 	settled        = 2 * time.Second
 	// patience bounds the wait for anything that is to happen.
-	patience = 2 * time.Minute
+	patience = 4 * time.Minute
 )
 
 // servers are the real servers' hosts and addresses.
@@ -70,7 +71,7 @@ func newStage(ctx context.Context, d *deploy.Deployment, out io.Writer) (*stage,
 	}
 	config.QPS = -1
 	scheme := runtime.NewScheme()
-	if err := v1alpha1.AddToScheme(scheme); err != nil {
+	if err := errors.Join(v1alpha1.AddToScheme(scheme), clientgoscheme.AddToScheme(scheme)); err != nil {
 		return nil, fmt.Errorf("setting up the API's types: %w", err)
 	}
 	if s.api, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
@@ -83,11 +84,14 @@ func newStage(ctx context.Context, d *deploy.Deployment, out io.Writer) (*stage,
 	}
 	fmt.Fprintf(out, "Each web server has %s on lo:0 and keeps silent about it (realserver run).\n", vip)
 	began := time.Now()
-	if err := d.Install(ctx); err != nil {
+	if err := d.Install(ctx, preferFirst()...); err != nil {
 		return nil, err
 	}
-	fmt.Fprintf(out, "helm install: the director is ready after %s.\n", time.Since(began).Round(time.Second))
-	return s, s.apply(ctx)
+	fmt.Fprintf(out, "helm install: both directors are ready after %s.\n", time.Since(began).Round(time.Second))
+	if err := s.apply(ctx); err != nil {
+		return nil, err
+	}
+	return s, s.awaitHolder(ctx, master)
 }
 
 // apply creates the classic VirtualServer and waits until it is Ready.
@@ -130,15 +134,17 @@ func (s *stage) play(ctx context.Context) ([]step, error) {
 	defer end()
 	s.recorder = recorder
 	fmt.Fprintf(s.out, "A client opens %d connections a second to %s.\n", rate, vip)
-	fmt.Fprintf(s.out, "%-12s %9s %7s %6s %6s %10s  %s\n", "STEP", "REQUESTS", "FAILED", "RS1", "RS2", "OUTAGE", "")
+	fmt.Fprintf(s.out, "%-16s %9s %7s %6s %6s %10s  %s\n", "STEP", "REQUESTS", "FAILED", "RS1", "RS2", "OUTAGE", "")
 	var steps []step
-	for _, play := range []func(context.Context) (step, error){s.forwarding, s.failure, s.recovery} {
+	for _, play := range []func(context.Context) (step, error){
+		s.forwarding, s.failure, s.recovery, s.stopDirector, s.failDirector, s.returnDirector,
+	} {
 		done, err := play(ctx)
 		if err != nil {
 			return steps, err
 		}
 		steps = append(steps, done)
-		fmt.Fprintf(s.out, "%-12s %9d %7d %6d %6d %7d ms  %s\n", done.Step, done.Requests, done.Failed,
+		fmt.Fprintf(s.out, "%-16s %9d %7d %6d %6d %7d ms  %s\n", done.Step, done.Requests, done.Failed,
 			done.PerServer[cluster.RS1], done.PerServer[cluster.RS2], done.OutageMs, remark(done))
 	}
 	return steps, nil
@@ -150,6 +156,12 @@ func remark(s step) string {
 		return fmt.Sprintf("rs1 was stopped, and taken out after %.1f s", float64(*s.TakenOutAfterMs)/1000)
 	case s.PutBackAfterMs != nil:
 		return fmt.Sprintf("rs1 was started, and put back after %.1f s", float64(*s.PutBackAfterMs)/1000)
+	case s.Step == directorStop:
+		return "the pod of the active director was deleted, and took the VIP back when it was there again"
+	case s.Step == directorFailure:
+		return "the power of its node was cut"
+	case s.Step == comeback:
+		return "the node booted, and took the VIP back"
 	default:
 		return "wrr with weights 1 and 2; answers go straight to the client"
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"k8s.io/apimachinery/pkg/api/equality"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -124,11 +125,34 @@ func DirectorApply(director *v1alpha1.Director, wanted v1alpha1.DirectorStatus) 
 	return applyOf("Director", director.ObjectMeta, &wanted)
 }
 
-// DirectorDiffers says whether DirectorApply would change the object.
+// DirectorDiffers says whether DirectorApply would change the object. Whether the
+// director is alive is not its own to say.
 func DirectorDiffers(cached *v1alpha1.Director, wanted v1alpha1.DirectorStatus) bool {
 	have := cached.Status
+	have.Conditions = slices.DeleteFunc(slices.Clone(have.Conditions), func(c metav1.Condition) bool { return c.Type == v1alpha1.ConditionAlive })
 	have.Conditions, wanted.Conditions = byType(have.Conditions), byType(wanted.Conditions)
 	return !equality.Semantic.DeepEqual(have, wanted)
+}
+
+// AliveManager is the field manager of the condition Alive of all Directors.
+const AliveManager = "lvs-director/alive"
+
+// Alive returns the condition Alive of a Director: reason says why it is not, and
+// is empty if it is.
+func Alive(director *v1alpha1.Director, reason, message string, now time.Time) metav1.Condition {
+	notes := &sheet{previous: director.Status.Conditions, generation: director.Generation, now: now}
+	if reason == "" {
+		return notes.set(v1alpha1.ConditionAlive, metav1.ConditionTrue, v1alpha1.ReasonAlive, "the director's node and pod are ready")
+	}
+	return notes.set(v1alpha1.ConditionAlive, metav1.ConditionFalse, reason, message)
+}
+
+// AliveApply returns the apply configuration, for the status subresource, of the
+// condition Alive alone.
+func AliveApply(director *v1alpha1.Director, alive metav1.Condition) (*unstructured.Unstructured, error) {
+	return applyOf("Director", director.ObjectMeta, &struct {
+		Conditions []metav1.Condition `json:"conditions"`
+	}{[]metav1.Condition{alive}})
 }
 
 // applyOf returns an object with nothing but what is needed to find it and its

@@ -56,7 +56,7 @@ func TestDefaultsAreNotMadeOfNothing(t *testing.T) {
 
 func TestDefaultsOfDirectorPool(t *testing.T) {
 	want := v1alpha1.DirectorPoolSpec{
-		Allow:        []v1alpha1.AllowRule{{Addresses: []v1alpha1.AddressRange{"192.168.11.200"}}},
+		Allow: []v1alpha1.AllowRule{{Addresses: []v1alpha1.AddressRange{"192.168.11.200"}}},
 		Election: v1alpha1.Election{
 			LeaseDuration: metav1.Duration{Duration: 3 * time.Second},
 			Preemption: v1alpha1.Preemption{

@@ -53,15 +53,21 @@ func shows(t *testing.T, s *suite) {
 	}); display == nil || *display != want {
 		t.Errorf("display = %+v, want %+v", display, want)
 	}
-	var director v1alpha1.Director
-	if err := s.api.Get(t.Context(), types.NamespacedName{Name: lone}, &director); err != nil {
-		t.Fatal(err)
-	}
-	for _, kind := range []string{v1alpha1.ConditionReady, v1alpha1.ConditionCandidate, v1alpha1.ConditionAPIReachable, v1alpha1.ConditionIPVSAvailable} {
-		if !meta.IsStatusConditionTrue(director.Status.Conditions, kind) {
-			t.Errorf("condition %s of the Director is not True: %+v", kind, director.Status.Conditions)
+	await(t, 30*time.Second, func() string {
+		var director v1alpha1.Director
+		if err := s.api.Get(t.Context(), types.NamespacedName{Name: lone}, &director); err != nil {
+			return err.Error()
 		}
-	}
+		for _, kind := range []string{
+			v1alpha1.ConditionReady, v1alpha1.ConditionCandidate, v1alpha1.ConditionAPIReachable, v1alpha1.ConditionIPVSAvailable,
+			v1alpha1.ConditionAlive,
+		} {
+			if !meta.IsStatusConditionTrue(director.Status.Conditions, kind) {
+				return fmt.Sprintf("condition %s of the Director is not True: %+v", kind, director.Status.Conditions)
+			}
+		}
+		return ""
+	})
 	await(t, time.Minute, func() string {
 		metrics := s.metrics(lone)
 		for _, name := range []string{`lvs_director_active{group="0"} 1`, "lvs_director_kernel_operations_total", "lvs_director_vips"} {

@@ -86,6 +86,7 @@ func (s *suite) round(t *testing.T) {
 		{"the director's pod gone for 90 s loses nothing, and what was deleted meanwhile goes", survivesPodGone},
 		{"API server stopped and the director killed: nothing is lost", survivesWithoutAPI},
 		{"a second director says that it has no IPVS, and then is warm and silent", warmAndSilent},
+		{"two directors", pair},
 		{"a node that leaves the pool is as it was found", leavesClean},
 	} {
 		if !t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) }) {
@@ -316,13 +317,13 @@ func (s *suite) run(t *testing.T, where string, args ...string) string {
 
 // traffic sends requests from a host until the test, or the returned function,
 // ends it.
-func (s *suite) traffic(t *testing.T, host, network, vip string, rate int) (*load.Recorder, func() load.Summary) {
+func (s *suite) traffic(t *testing.T, host, network, vip string, rate int) (stop func() load.Summary) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	begin := time.Now()
 	recorder, wait := load.Start(ctx, load.Options{Address: vip + ":80", Network: network, Rate: rate, Dial: s.lab.Dial(host)})
 	stopped := false
-	stop := func() load.Summary {
+	stop = func() load.Summary {
 		if !stopped {
 			stopped = true
 			cancel()
@@ -331,7 +332,7 @@ func (s *suite) traffic(t *testing.T, host, network, vip string, rate int) (*loa
 		return load.Summarize(recorder.Results(begin, time.Now()))
 	}
 	t.Cleanup(func() { stop() })
-	return recorder, stop
+	return stop
 }
 
 // explain prints what helps to understand a failure.

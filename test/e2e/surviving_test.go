@@ -78,7 +78,7 @@ func (s *suite) watch(t *testing.T, name, vip string) watched {
 	w := watched{}
 	for _, host := range []string{cluster.Client, cluster.Far} {
 		for _, network := range []string{"tcp", "udp"} {
-			_, w[host+" "+network] = s.traffic(t, host, network, vip, 15)
+			w[host+" "+network] = s.traffic(t, host, network, vip, 15)
 		}
 	}
 	pause(t, 3*time.Second)
