@@ -53,7 +53,8 @@ func shows(t *testing.T, s *suite) {
 	}); display == nil || *display != want {
 		t.Errorf("display = %+v, want %+v", display, want)
 	}
-	await(t, 30*time.Second, func() string {
+	// Another scenario asks for a scheduler that is not there, for a while.
+	await(t, time.Minute, func() string {
 		var director v1alpha1.Director
 		if err := s.api.Get(t.Context(), types.NamespacedName{Name: lone}, &director); err != nil {
 			return err.Error()

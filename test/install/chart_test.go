@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
@@ -104,6 +105,7 @@ func TestValuesAreChecked(t *testing.T) {
 		"an effect that does not exist":        {`director.tolerations=[{"effect":"Never"}]`, "tolerations"},
 		"an API server with a scheme":          {`apiServer.host="https://192.168.11.10"`, "apiServer"},
 		"a pool name with a dot":               {`pool.name="a.b"`, "pool"},
+		"a priority that is none":              {`pool.election={"priorities":[{"nodeSelector":{},"priority":"high"}]}`, "priority"},
 		"a single rule instead of a list":      {`pool.allow={"addresses":["192.168.11.200"]}`, "allow"},
 		"an address to allow that is a name":   {`pool.allow=[{"addresses":["web"]}]`, "allow"},
 		"a part of a rule that does not exist": {`pool.allow=[{"address":"192.168.11.200"}]`, "allow"},
@@ -187,6 +189,7 @@ func TestPoolNeedsAllow(t *testing.T) {
 	}
 
 	rendered := chart(t, "--set", "pool.interface=eth1",
+		"--set-json", `pool.election={"leaseDuration":"5s","priorities":[{"nodeSelector":{"matchLabels":{"site":"a"}},"priority":100}],"preemption":{"policy":"Never"}}`,
 		"--set-json", `pool.allow=[{"addresses":["192.168.11.200"],"realServers":["192.168.11.0/24"],"namespaceSelector":{"matchLabels":{"a":"b"}}}]`)
 	got := typed[v1alpha1.DirectorPool](t, rendered, "DirectorPool/default").Spec
 	if got.NodeSelector.MatchLabels["lvs-operator.io/director"] != "true" || got.Interface == nil || got.Interface.Name != "eth1" {
@@ -195,6 +198,11 @@ func TestPoolNeedsAllow(t *testing.T) {
 	rule := got.Allow[0]
 	if rule.Addresses[0] != "192.168.11.200" || rule.RealServers[0] != "192.168.11.0/24" || rule.NamespaceSelector.MatchLabels["a"] != "b" {
 		t.Errorf("got %+v, want the values' rule", rule)
+	}
+	election := got.Election
+	if election.LeaseDuration.Duration != 5*time.Second || election.Preemption.Policy != v1alpha1.PreemptNever ||
+		len(election.Priorities) != 1 || *election.Priorities[0].Priority != 100 {
+		t.Errorf("got %+v, want the values' election", election)
 	}
 }
 
