@@ -1,14 +1,18 @@
 package load
 
 import (
+	"errors"
 	"maps"
 	"slices"
+	"syscall"
 	"time"
 )
 
 // Summary is what a stretch of requests shows.
 type Summary struct {
 	Requests, Failed int
+	// Reset counts the failed requests whose connection was reset.
+	Reset int
 	// PerServer counts the answers of each real server.
 	PerServer map[string]int
 	// Outage is the longest time from the start of a failed request to the
@@ -33,6 +37,9 @@ func Summarize(results []Result) Summary {
 			continue
 		}
 		s.Failed++
+		if errors.Is(result.Err, syscall.ECONNRESET) {
+			s.Reset++
+		}
 		reasons[result.Err.Error()] = struct{}{}
 		if down.IsZero() {
 			down = result.Start
