@@ -102,7 +102,7 @@ func TestColumns(t *testing.T) {
 	want := map[string][]string{
 		"VirtualServer": {"VIP", "(Addresses)", "Ports", "Scheduler", "Method", "Real Servers", "Director", "Ready", "Age"},
 		"DirectorPool":  {"Interface", "Guard", "Age"},
-		"Director":      {"Pool", "Active", "VIPs", "Ready", "(Address)", "(Interface)", "(Kernel)", "Age"},
+		"Director":      {"Pool", "Active", "VIPs", "Ready", "Alive", "(Address)", "(Interface)", "(Kernel)", "Age"},
 	}
 	got := map[string][]string{}
 	for kind, crd := range definitions(t) {
