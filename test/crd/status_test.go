@@ -101,7 +101,15 @@ func TestColumnsOfKubectl(t *testing.T) {
 			LastTransition: &v1alpha1.DirectorTransition{Reason: "Takeover", Time: now},
 		},
 	}, "lvs-director/columns")
-	wantDirector := []any{"columns", "default", "1/1 groups", float64(3), "True", "192.168.11.11", "eth0", "6.1.0"}
+	// Another director writes this one, and takes nothing away.
+	applyStatus(ctx, t, &v1alpha1.Director{
+		TypeMeta:   metav1.TypeMeta{APIVersion: v1alpha1.GroupVersion.String(), Kind: "Director"},
+		ObjectMeta: metav1.ObjectMeta{Name: "columns"},
+		Status: v1alpha1.DirectorStatus{Conditions: []metav1.Condition{{
+			Type: v1alpha1.ConditionAlive, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonNodeNotReady, LastTransitionTime: now,
+		}}},
+	}, "lvs-director/alive")
+	wantDirector := []any{"columns", "default", "1/1 groups", float64(3), "True", "False", "192.168.11.11", "eth0", "6.1.0"}
 	if diff := cmp.Diff(wantDirector, row(ctx, t, "/directors/columns", len(wantDirector))); diff != "" {
 		t.Errorf("Director (-want +got):\n%s", diff)
 	}

@@ -101,6 +101,33 @@ func answersOwnNode(t *testing.T, s *suite) {
 	}
 }
 
+// leavesServicesAlone asks a pod of another node by its Service's ClusterIP, from
+// the director's node and from one that is none.
+func leavesServicesAlone(t *testing.T, s *suite) {
+	pod := s.responderPod(t, "behind-service", other)
+	pod.Labels = map[string]string{"app": pod.Name}
+	if err := s.api.Update(t.Context(), pod); err != nil {
+		t.Fatal(err)
+	}
+	service := &corev1.Service{
+		ObjectMeta: metav1.ObjectMeta{Namespace: pod.Namespace, Name: pod.Name},
+		Spec:       corev1.ServiceSpec{Selector: pod.Labels, Ports: []corev1.ServicePort{{Port: 80}}},
+	}
+	if err := s.api.Create(t.Context(), service); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = s.api.Delete(context.Background(), service) })
+	for _, node := range []string{lone, spare} {
+		await(t, time.Minute, func() string {
+			out, err := s.lab.Output(t.Context(), node, "sh", "-c", `printf "GET / HTTP/1.0\r\n\r\n" | nc -w 10 `+service.Spec.ClusterIP+" 80")
+			if strings.Contains(out, pod.Name) {
+				return ""
+			}
+			return fmt.Sprintf("%s got %q of the Service (%v)", node, out, err)
+		})
+	}
+}
+
 // responderPod runs the lab's responder on a node and waits until it is ready.
 func (s *suite) responderPod(t *testing.T, name, node string) *corev1.Pod {
 	t.Helper()

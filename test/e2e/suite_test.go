@@ -68,6 +68,7 @@ func (s *suite) round(t *testing.T) {
 			"forwards 1 to 2 and loses nothing":                         forwardsOneToTwo,
 			"the DaemonSet's pods run and columns say what is":          shows,
 			"answers processes and pods of the director's own node":     answersOwnNode,
+			"leaves Services to kube-proxy":                             leavesServicesAlone,
 			"names the older VirtualServer in a conflict":               namesConflict,
 			"refuses addresses that are not to be had":                  refusesAddresses,
 			"says that a scheduler is missing, and serves the others":   saysSchedulerMissing,
