@@ -104,6 +104,8 @@ type Peer struct {
 	Node string     `json:"node"`
 	Addr netip.Addr `json:"addr"`
 	MAC  MAC        `json:"mac,omitempty"`
+	// Live says that it could take over when that was last known.
+	Live bool `json:"live,omitempty"`
 }
 
 // MAC is a link-layer address in the usual notation, empty if not known.

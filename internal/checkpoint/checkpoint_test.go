@@ -48,7 +48,7 @@ func example() Checkpoint {
 		}},
 		Election: Election{LeaseDuration: 3 * time.Second, NeverPreempt: true, PreemptionDelay: 5 * time.Second},
 		Groups:   []Group{{Group: 0, Epoch: 7, Active: true}},
-		Peers:    []Peer{{Node: "node-b", Addr: netip.MustParseAddr("192.0.2.12"), MAC: "02:00:00:00:00:0b"}},
+		Peers:    []Peer{{Node: "node-b", Addr: netip.MustParseAddr("192.0.2.12"), MAC: "02:00:00:00:00:0b", Live: true}},
 	}
 }
 
@@ -67,7 +67,7 @@ const versionTwo = `{"version":2,"pool":"default","nodeName":"node-a",` +
 	`"owners":[{"service":{"Key":{"Addr":"192.0.2.1","Mark":0},"Protocol":6,"Port":80},` +
 	`"namespace":"shop","name":"web"}]}],` +
 	`"groups":[{"group":0,"epoch":7,"active":true}],` +
-	`"peers":[{"node":"node-b","addr":"192.0.2.12","mac":"02:00:00:00:00:0b"}]}` + "\n"
+	`"peers":[{"node":"node-b","addr":"192.0.2.12","mac":"02:00:00:00:00:0b","live":true}]}` + "\n"
 
 func TestTheFormatIsThatOfItsVersion(t *testing.T) {
 	path := Path(t.TempDir(), "default")

@@ -176,8 +176,7 @@ func (d *Director) restore() bool {
 	if !d.peersKnown {
 		d.peersKnown = true
 		for _, peer := range c.Peers {
-			// Live, since it is not known that it is not.
-			d.peers = append(d.peers, Peer{Node: peer.Node, Address: peer.Addr, MAC: string(peer.MAC), Live: true})
+			d.peers = append(d.peers, Peer{Node: peer.Node, Address: peer.Addr, MAC: string(peer.MAC), Live: peer.Live})
 		}
 	}
 	for _, key := range c.Keys {
@@ -210,7 +209,7 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 		c.Keys = append(c.Keys, record(desired))
 	}
 	for _, peer := range peers {
-		c.Peers = append(c.Peers, checkpoint.Peer{Node: peer.Node, Addr: peer.Address, MAC: checkpoint.MAC(peer.MAC)})
+		c.Peers = append(c.Peers, checkpoint.Peer{Node: peer.Node, Addr: peer.Address, MAC: checkpoint.MAC(peer.MAC), Live: peer.Live})
 	}
 	if s != nil {
 		c.Groups = []checkpoint.Group{s.part()}

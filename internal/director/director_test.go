@@ -67,6 +67,8 @@ func TestARestartLosesNothing(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				l, dir := &leases{}, t.TempDir()
 				first := active(t, l, dir)
+				// The dead are no company, and are not forgotten.
+				first.SetPeers(Rank{}, []Peer{{Node: "lb-9", Address: netip.MustParseAddr("192.168.11.19"), MAC: "02:00:00:00:00:19"}})
 				l.setAway(away)
 				pass(time.Second)
 				first.stop()

@@ -20,9 +20,12 @@ import (
 // group is the only group of a pool: all its VIPs move together.
 const group = 0
 
-// yieldPatience is how long a director that leaves waits for its Lease to be
-// taken by a successor, or else to be given up.
-const yieldPatience = 10 * time.Second
+// How long a director that leaves waits for its Lease to be given up, and, if
+// there is a peer to take it, for that one to be heard.
+const (
+	releasePatience  = 2 * time.Second
+	handoverPatience = 10 * time.Second
+)
 
 const (
 	// judgeEvery is how often it is looked whether the director could become
@@ -182,7 +185,11 @@ func (s *session) yield(ctx context.Context) {
 	s.mu.Lock()
 	s.owed = s.decision.Announce
 	s.mu.Unlock()
-	ctx, done := context.WithTimeout(ctx, yieldPatience)
+	patience := releasePatience
+	if slices.ContainsFunc(s.d.electorate(), func(p election.Peer) bool { return p.Candidate }) {
+		patience = handoverPatience
+	}
+	ctx, done := context.WithTimeout(ctx, patience)
 	defer done()
 	if err := s.elector.Yield(ctx); err != nil {
 		s.d.cfg.Log.Warn("Leaving the pool without having given up its Lease", "pool", s.name, "error", err)
