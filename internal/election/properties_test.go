@@ -252,6 +252,24 @@ func holdOn(t *rapid.T, faults []fault) {
 	}
 }
 
+// TestAtRestOnlyTheHolderWrites, every third of the duration, and nobody reads:
+// the watch tells all.
+func TestAtRestOnlyTheHolderWrites(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := draw(t)
+		w.prefer(t)
+		w.run(4*duration + preemptionDelay + 3*time.Second)
+		clear(w.writes)
+		clear(w.reads)
+		const minute = 60
+		w.run(minute * time.Second)
+		holder := w.announcers()
+		if len(holder) != 1 || len(w.reads) > 0 || len(w.writes) != 1 || float64(w.writes[holder[0].name]) > 1.2*minute {
+			t.Fatalf("in a minute: writes %v, reads %v: %v", w.writes, w.reads, w.state())
+		}
+	})
+}
+
 // TestAReleaseIsTakenAtOnce bounds the time without an announcer when a
 // director leaves.
 func TestAReleaseIsTakenAtOnce(t *testing.T) {

@@ -57,8 +57,10 @@ type world struct {
 	// the Lease.
 	overlap   stretch
 	violation string
-	loss      float64
-	slowest   time.Duration
+	// writes and reads count what each director asked of the API server.
+	writes, reads map[string]int
+	loss          float64
+	slowest       time.Duration
 }
 
 // node is a director's node: its process comes and goes, the checkpoint stays.
@@ -94,7 +96,7 @@ type node struct {
 }
 
 func newWorld(seed uint64, nodes int) *world {
-	w := &world{now: epochZero, rand: rand.New(rand.NewPCG(seed, 1)), epochs: map[int64]string{}, slowest: duration / 13}
+	w := &world{now: epochZero, rand: rand.New(rand.NewPCG(seed, 1)), epochs: map[int64]string{}, slowest: duration / 13, writes: map[string]int{}, reads: map[string]int{}}
 	for i := range nodes {
 		n := &node{w: w, name: string(rune('a' + i)), candidate: true}
 		w.nodes = append(w.nodes, n)
@@ -349,6 +351,7 @@ func (n *node) request(serve func() (answer func()), lost func()) {
 
 func (n *node) read() {
 	n.reading = true
+	n.w.reads[n.name]++
 	sent := n.w.now
 	n.request(func() func() {
 		object := n.w.lease.DeepCopy()
@@ -375,6 +378,7 @@ func (n *node) readSoon() {
 
 func (n *node) write(d Decision) {
 	n.writing = true
+	n.w.writes[n.name]++
 	sent := n.w.now
 	n.belief.sending(sent, d)
 	object := writer{name: "pool-0", self: n.belief.self}.object(d, n.belief.object, sent, duration)
