@@ -295,14 +295,20 @@ func (c *cluster) noteSite() {
 	}
 }
 
-// leaveForGood cleans the node up if it is no longer a director's. Without an
-// answer from the API server it still is.
+// leaveForGood cleans the node up if it is no longer a director's: the director
+// was about to leave when it was told to end, or the API server says so. Without
+// an answer it still is one.
 func (c *cluster) leaveForGood(ctx context.Context) error {
-	asking, done := context.WithTimeout(ctx, time.Second)
-	defer done()
-	pool, err := directorcontroller.PoolOf(asking, c.live, c.options.node)
-	if err != nil || pool != nil {
-		return nil
+	if left := c.director.Decided() && c.director.PoolName() == ""; !left {
+		asking, done := context.WithTimeout(ctx, time.Second)
+		defer done()
+		pool, err := directorcontroller.PoolOf(asking, c.live, c.options.node)
+		if err != nil {
+			c.log.Warn("It is not known whether the node still belongs to a pool; everything stays in place", "error", err)
+		}
+		if err != nil || pool != nil {
+			return nil
+		}
 	}
 	c.log.Info("No DirectorPool selects this node any more; cleaning it up")
 	cleaning, done := context.WithTimeout(ctx, cleanupPatience)
