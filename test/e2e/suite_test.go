@@ -87,8 +87,8 @@ func (s *suite) round(t *testing.T) {
 		{"the director's pod gone for 90 s loses nothing, and what was deleted meanwhile goes", survivesPodGone},
 		{"API server stopped and the director killed: nothing is lost", survivesWithoutAPI},
 		{"a second director says that it has no IPVS, and then is warm and silent", warmAndSilent},
-		{"two directors", pair},
 		{"a node that leaves the pool is as it was found", leavesClean},
+		{"two directors", pair},
 	} {
 		if !t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) }) {
 			s.explain(t)
