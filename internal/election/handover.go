@@ -71,7 +71,10 @@ func (v View) asks() (bool, time.Time) {
 	if !known || !v.preempts(v.self(), holder) || v.Own.CandidateSince.IsZero() {
 		return false, time.Time{}
 	}
-	if asking, there := v.peer(v.Lease.RequestedBy); v.Lease.RequestedBy == v.Self.Node || there && asking.Candidate && v.ranks(asking, v.self()) < 0 {
+	// Only the best asks: each request makes the holder read again before it can
+	// renew, and several could keep it from renewing in time.
+	better := slices.ContainsFunc(v.candidates(), func(p Peer) bool { return p.Node != holder.Node && v.ranks(p, v.self()) < 0 })
+	if better || v.Lease.RequestedBy == v.Self.Node {
 		return false, time.Time{}
 	}
 	at := v.Own.CandidateSince.Add(v.Preemption.Delay)

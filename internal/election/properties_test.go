@@ -252,6 +252,17 @@ func holdOn(t *rapid.T, faults []fault) {
 	}
 }
 
+// settle lets a new world come to rest and returns the one that announces.
+func (w *world) settle(t *rapid.T) *node {
+	t.Helper()
+	w.run(3 * duration)
+	active := w.announcers()
+	if len(active) != 1 {
+		t.Fatalf("%d directors announce", len(active))
+	}
+	return active[0]
+}
+
 // TestAtRestOnlyTheHolderWrites, every third of the duration, and nobody reads:
 // the watch tells all.
 func TestAtRestOnlyTheHolderWrites(t *testing.T) {
@@ -276,17 +287,13 @@ func TestAReleaseIsTakenAtOnce(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := newWorld(rapid.Uint64().Draw(t, "seed"), 2)
 		w.slowest = 10 * time.Millisecond
-		w.run(3 * duration)
-		before := w.announcers()
-		if len(before) != 1 {
-			t.Fatalf("%d directors announce", len(before))
-		}
+		before := w.settle(t)
 		w.run(time.Duration(rapid.IntRange(0, 1000).Draw(t, "phase")) * time.Millisecond)
-		before[0].leaving = true
+		before.leaving = true
 		// The next decision, a release, an event, an acquisition; or first the
 		// end of a renewal that is under way, and a read.
 		w.run(tick + 150*time.Millisecond)
-		if got := w.announcers(); len(got) != 1 || got[0] == before[0] {
+		if got := w.announcers(); len(got) != 1 || got[0] == before {
 			t.Fatalf("%d directors announce: %+v", len(got), w.state())
 		}
 	})
@@ -308,21 +315,17 @@ func TestAHandoverHasNoGap(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			rapid.Check(t, func(t *rapid.T) {
 				w := draw(t)
-				w.run(3 * duration)
-				before := w.announcers()
-				if len(before) != 1 {
-					t.Fatalf("%d directors announce", len(before))
-				}
+				before := w.settle(t)
 				w.run(time.Duration(rapid.IntRange(0, 1000).Draw(t, "phase")) * time.Millisecond)
 				if len(w.nodes) > 2 && rapid.Bool().Draw(t, "a peer is dead") {
 					for _, n := range w.nodes {
-						if n != before[0] {
+						if n != before {
 							n.crash()
 							break
 						}
 					}
 				}
-				happens(w, before[0])
+				happens(w, before)
 				for range 800 {
 					w.run(5 * time.Millisecond)
 					if len(w.announcers()) == 0 {
@@ -330,7 +333,7 @@ func TestAHandoverHasNoGap(t *testing.T) {
 					}
 				}
 				w.run(2 * duration)
-				if got := w.announcers(); len(got) != 1 || got[0] == before[0] {
+				if got := w.announcers(); len(got) != 1 || got[0] == before {
 					t.Fatalf("%d directors announce in the end: %+v", len(got), w.state())
 				}
 			})
@@ -370,19 +373,15 @@ func TestTheHighestPriorityAnnouncesInTheEnd(t *testing.T) {
 func TestAHolderWithoutTheAPIStopsWhenItHearsAnother(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := draw(t)
-		w.run(3 * duration)
-		before := w.announcers()
-		if len(before) != 1 {
-			t.Fatalf("%d directors announce", len(before))
-		}
-		before[0].cut = true
+		before := w.settle(t)
+		before.cut = true
 		for range 1000 {
 			w.run(10 * time.Millisecond)
 			if len(w.announcers()) == 0 {
 				t.Fatalf("nobody announces at %s: %+v", w.now.Sub(epochZero), w.state())
 			}
 		}
-		if got := w.announcers(); len(got) != 1 || got[0] == before[0] {
+		if got := w.announcers(); len(got) != 1 || got[0] == before {
 			t.Fatalf("%d directors announce in the end: %+v", len(got), w.state())
 		}
 		if limit := 10 * time.Millisecond; w.overlap.longest > limit {
@@ -397,18 +396,14 @@ func TestNobodyLosesAGroupForTheAPIServersAbsence(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := draw(t)
 		w.slowest = 20 * time.Millisecond
-		w.run(3 * duration)
-		before := w.announcers()
-		if len(before) != 1 {
-			t.Fatalf("%d directors announce", len(before))
-		}
+		before := w.settle(t)
 		for _, n := range w.nodes {
 			n.cut = true
 		}
 		away := time.Duration(rapid.IntRange(0, 90_000).Draw(t, "away")) * time.Millisecond
 		for end := w.now.Add(away + 4*duration); w.now.Before(end); {
 			w.run(tick)
-			if got := w.announcers(); len(got) != 1 || got[0] != before[0] {
+			if got := w.announcers(); len(got) != 1 || got[0] != before {
 				t.Fatalf("%d directors announce at %s: %+v", len(got), w.now.Sub(epochZero), w.state())
 			}
 			if w.now.After(end.Add(-4 * duration)) {
