@@ -57,6 +57,7 @@ type Client struct {
 	mu    sync.Mutex
 	index index
 	node  *netstate.Node // as last prepared
+	relay *Relay         // as last set; nil leaves what is there
 }
 
 // New opens a client. It changes nothing, and needs no IPVS yet.

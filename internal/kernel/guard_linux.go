@@ -45,11 +45,18 @@ func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 	if err != nil {
 		return err
 	}
-	g := newGuard(node.Interface)
+	c.mu.Lock()
+	relay := c.relay
+	c.mu.Unlock()
+	link, err := c.relayLink(relay)
+	if err != nil {
+		return err
+	}
+	g := newGuard(node.Interface, relayChains(relay, link))
 	if g.upToDate(conn) {
 		return nil
 	}
-	if err := g.build(conn); err != nil {
+	if err := errors.Join(g.adoptVIPs(conn), g.build(conn)); err != nil {
 		return fmt.Errorf("building the guard: %w", err)
 	}
 	if err := conn.Flush(); err != nil {
@@ -75,11 +82,13 @@ func (c *Client) removeGuard(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	conn.DelTable(&nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet})
-	err = conn.Flush()
-	// A kernel that has no nftables has no guard either.
-	if err != nil && !errors.Is(orNoGuard(err), ErrNoGuard) {
-		return fmt.Errorf("removing the guard: %w", err)
+	for _, family := range []nftables.TableFamily{nftables.TableFamilyINet, nftables.TableFamilyIPv4, nftables.TableFamilyIPv6} {
+		conn.DelTable(&nftables.Table{Name: guardTable, Family: family})
+		err = conn.Flush()
+		// A kernel that has no nftables has no guard either.
+		if err != nil && !errors.Is(orNoGuard(err), ErrNoGuard) {
+			return fmt.Errorf("removing the guard: %w", err)
+		}
 	}
 	return nil
 }
@@ -110,17 +119,36 @@ func (c *Client) changeGuard(op netstate.GuardChange) error {
 	if err != nil {
 		return err
 	}
-	set := setOf(op.Entry)
 	element := []nftables.SetElement{{Key: elementKey(op.Entry)}}
-	if op.Verb == netstate.Del {
-		err = conn.SetDeleteElements(set, element)
-	} else {
-		err = conn.SetAddElements(set, element)
-	}
-	if err != nil {
-		return err
+	for _, set := range setsOf(op.Entry) {
+		if op.Verb != netstate.Del {
+			if err := conn.SetAddElements(set, element); err != nil {
+				return err
+			}
+			continue
+		}
+		// One by one: what is gone from the one may be in the other.
+		if err := conn.SetDeleteElements(set, element); err != nil {
+			return err
+		}
+		if err := conn.Flush(); err != nil && !isErrno(err, unix.ENOENT) {
+			return err
+		}
 	}
 	return conn.Flush()
+}
+
+// setsOf returns the sets that an entry belongs to; of a VIP the relay has one
+// too.
+func setsOf(k netstate.GuardKey) []*nftables.Set {
+	sets := []*nftables.Set{setOf(k)}
+	if k.Protocol != 0 || k.Port != 0 {
+		return sets
+	}
+	if k.VIP.Is4() {
+		return append(sets, relayVIPs(ipv4))
+	}
+	return append(sets, relayVIPs(ipv6))
 }
 
 // elementKey is an entry in the kernel's form: the address, and for a service
@@ -163,7 +191,7 @@ func (c *Client) listGuard(ctx context.Context) ([]netstate.GuardKey, error) {
 		return nil, err
 	}
 	var keys []netstate.GuardKey
-	for _, set := range newGuard("").entrySets() {
+	for _, set := range newGuard("", nil).entrySets() {
 		// Asked first because the library keeps no errno of a dump.
 		_, err := conn.GetSetByName(set.Table, set.Name)
 		if err != nil && errors.Is(orNoGuard(err), ErrNoGuard) {
@@ -251,7 +279,14 @@ func hasElement(conn *mdnetlink.Conn, k netstate.GuardKey) (bool, error) {
 // their comments.
 func (g guard) upToDate(conn *nftables.Conn) bool {
 	for _, chain := range g.chains {
-		rules, err := conn.GetRules(g.table, chain.chain)
+		// A dump of the rules of a chain that does not exist is empty.
+		if _, err := conn.ListChain(chain.chain.Table, chain.chain.Name); err != nil {
+			return false
+		}
+		if chain.kept {
+			continue
+		}
+		rules, err := conn.GetRules(chain.chain.Table, chain.chain)
 		if err != nil {
 			return false
 		}
@@ -268,4 +303,26 @@ func (g guard) upToDate(conn *nftables.Conn) bool {
 		}
 	}
 	return true
+}
+
+// adoptVIPs takes the VIPs of a guard that is there into the relay's sets, if
+// these are missing.
+func (g guard) adoptVIPs(conn *nftables.Conn) error {
+	for _, f := range []family{ipv4, ipv6} {
+		have := entrySet(g.table, "vips"+f.name, 1)
+		// Asked first because the library keeps no errno of a dump.
+		if _, err := conn.GetSetByName(g.table, have.Name); err != nil {
+			continue
+		}
+		elements, err := conn.GetSetElements(have)
+		if err != nil {
+			return fmt.Errorf("listing the guard's VIPs: %w", err)
+		}
+		for i := range g.sets {
+			if g.sets[i].set.Name == have.Name && g.sets[i].set.Table != g.table {
+				g.sets[i].elements = elements
+			}
+		}
+	}
+	return nil
 }

@@ -28,6 +28,8 @@ type guardSet struct {
 type guardChain struct {
 	chain *nftables.Chain
 	rules []guardRule
+	// kept says that the rules of a chain that is there are not looked at.
+	kept bool
 }
 
 // guardRule is a rule; its comment stands for all of it, so a rule that changes
@@ -37,12 +39,13 @@ type guardRule struct {
 	exprs   []expr.Any
 }
 
-// newGuard describes the guard for an announcement interface.
+// newGuard describes the guard for an announcement interface, with the chains
+// that relay (relayChains).
 //
 // Its chains come at the priority of raw (-300): before connection tracking,
 // whose NAT rules (kube-proxy's, host ports, masquerade) and verdicts (INVALID,
 // for a director sees half of a conversation) then pass untracked packets by.
-func newGuard(link string) guard {
+func newGuard(link string, relay []guardChain) guard {
 	table := &nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}
 	g := guard{table: table}
 	for i, name := range []string{"vips4", "vips6", "services4", "services6"} {
@@ -53,10 +56,13 @@ func newGuard(link string) guard {
 		protocols.elements = append(protocols.elements, nftables.SetElement{Key: []byte{byte(p)}})
 	}
 	g.sets = append(g.sets, protocols)
-	g.chains = []guardChain{
-		{baseChain(table, "prerouting", nftables.ChainHookPrerouting), preroutingRules(link)},
-		{baseChain(table, "output", nftables.ChainHookOutput), outputRules()},
+	for _, f := range []family{ipv4, ipv6} {
+		g.sets = append(g.sets, guardSet{set: relayVIPs(f)})
 	}
+	g.chains = append([]guardChain{
+		{chain: baseChain(table, "prerouting", nftables.ChainHookPrerouting), rules: preroutingRules(link)},
+		{chain: baseChain(table, "output", nftables.ChainHookOutput), rules: outputRules()},
+	}, relay...)
 	return g
 }
 
@@ -99,7 +105,7 @@ func setOf(k netstate.GuardKey) *nftables.Set {
 func (g guard) entrySets() []*nftables.Set {
 	var sets []*nftables.Set
 	for _, s := range g.sets {
-		if s.set.Name != "protocols" {
+		if s.set.Name != "protocols" && s.set.Table == g.table {
 			sets = append(sets, s.set)
 		}
 	}
@@ -109,6 +115,9 @@ func (g guard) entrySets() []*nftables.Set {
 // build queues what makes the guard, whatever of it is there.
 func (g guard) build(conn *nftables.Conn) error {
 	conn.AddTable(g.table)
+	for _, table := range relayTables() {
+		conn.AddTable(table)
+	}
 	for _, s := range g.sets {
 		if err := conn.AddSet(s.set, s.elements); err != nil {
 			return err
@@ -116,10 +125,13 @@ func (g guard) build(conn *nftables.Conn) error {
 	}
 	for _, c := range g.chains {
 		conn.AddChain(c.chain)
+		if c.kept {
+			continue
+		}
 		conn.FlushChain(c.chain)
 		for _, r := range c.rules {
 			conn.AddRule(&nftables.Rule{
-				Table: g.table, Chain: c.chain, Exprs: r.exprs,
+				Table: c.chain.Table, Chain: c.chain, Exprs: r.exprs,
 				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
 			})
 		}
@@ -134,11 +146,12 @@ type family struct {
 	source, dest   uint32 // offsets in the network header
 	size           uint32
 	protocolInPort uint32 // 32-bit register of the protocol, after the address
+	relaySet       uint32 // identifier of the relay's set within a transaction
 }
 
 var (
-	ipv4 = family{unix.NFPROTO_IPV4, "4", 12, 16, 4, unix.NFT_REG32_00 + 1}
-	ipv6 = family{unix.NFPROTO_IPV6, "6", 8, 24, 16, unix.NFT_REG32_00 + 4}
+	ipv4 = family{unix.NFPROTO_IPV4, "4", 12, 16, 4, unix.NFT_REG32_00 + 1, 6}
+	ipv6 = family{unix.NFPROTO_IPV6, "6", 8, 24, 16, unix.NFT_REG32_00 + 4, 7}
 )
 
 // preroutingRules, in order: the segment must not speak with this node's own

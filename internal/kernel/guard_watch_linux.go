@@ -3,6 +3,7 @@ package kernel
 import (
 	"context"
 	"fmt"
+	"slices"
 
 	mdnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -54,14 +55,15 @@ func anyDeletesGuard(messages []mdnetlink.Message) bool {
 	return false
 }
 
-// deletesGuard says whether a message is the deletion of the guard's table: a
+// deletesGuard says whether a message is the deletion of a table of the guard's: a
 // struct nfgenmsg, then attributes (linux/netfilter/nf_tables.h).
 func deletesGuard(m mdnetlink.Message) bool {
 	const (
 		deletion     = unix.NFNL_SUBSYS_NFTABLES<<8 | unix.NFT_MSG_DELTABLE
 		headerLength = 4
 	)
-	if m.Header.Type != deletion || len(m.Data) < headerLength || m.Data[0] != unix.NFPROTO_INET {
+	if m.Header.Type != deletion || len(m.Data) < headerLength ||
+		!slices.Contains([]byte{unix.NFPROTO_INET, unix.NFPROTO_IPV4, unix.NFPROTO_IPV6}, m.Data[0]) {
 		return false
 	}
 	attributes, err := mdnetlink.NewAttributeDecoder(m.Data[headerLength:])

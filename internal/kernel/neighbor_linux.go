@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
@@ -18,19 +17,9 @@ func (c *Client) Neighbor(_ context.Context, link string, addr netip.Addr) (net.
 	if err != nil {
 		return nil, fmt.Errorf("looking up interface %s: %w", link, err)
 	}
-	family := netlink.FAMILY_V4
-	if addr.Is6() {
-		family = netlink.FAMILY_V6
+	known, err := c.neighborEntry(l, addr)
+	if err != nil || known == nil || known.State&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) != 0 {
+		return nil, err
 	}
-	neighbors, err := c.route.NeighList(l.Attrs().Index, family)
-	if err != nil {
-		return nil, fmt.Errorf("listing the neighbours on %s: %w", link, err)
-	}
-	for _, n := range neighbors {
-		known, ok := netip.AddrFromSlice(n.IP)
-		if ok && known.Unmap() == addr && n.State&(unix.NUD_INCOMPLETE|unix.NUD_FAILED) == 0 {
-			return n.HardwareAddr, nil
-		}
-	}
-	return nil, nil
+	return known.HardwareAddr, nil
 }

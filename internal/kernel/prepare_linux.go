@@ -181,7 +181,7 @@ func (c *Client) restore(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.node = nil
+	c.node, c.relay = nil, nil
 	c.index.filled, c.index.keys = false, nil
 	c.mu.Unlock()
 	return c.record.remove()

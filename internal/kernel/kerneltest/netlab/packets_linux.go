@@ -172,13 +172,23 @@ func (n *NS) Connect(network, address string) *Conn {
 // Echo says text and returns what comes back.
 func (c *Conn) Echo(text string) string {
 	c.n.t.Helper()
+	answer, err := c.Try(text)
+	c.n.must("saying "+text, err)
+	return answer
+}
+
+// Try is Echo for a connection that may have been reset.
+func (c *Conn) Try(text string) (string, error) {
 	_ = c.conn.SetDeadline(time.Now().Add(patience))
-	_, err := c.conn.Write([]byte(text))
-	c.n.must("writing", err)
+	if _, err := c.conn.Write([]byte(text)); err != nil {
+		return "", fmt.Errorf("writing: %w", err)
+	}
 	buf := make([]byte, len(text))
 	size, err := c.conn.Read(buf)
-	c.n.must("reading", err)
-	return string(buf[:size])
+	if err != nil {
+		return "", fmt.Errorf("reading: %w", err)
+	}
+	return string(buf[:size]), nil
 }
 
 // ServeEcho sends back what each connection says, until the test ends.
