@@ -78,6 +78,12 @@ type DirectorStatus struct {
 	// +optional
 	Address string `json:"address,omitempty"`
 
+	// ipv6Address is the node's own IPv6 address on the announcement interface, if
+	// it has one.
+	// +kubebuilder:validation:MaxLength=45
+	// +optional
+	IPv6Address string `json:"ipv6Address,omitempty"`
+
 	// interface is the network interface that VIPs are announced on.
 	// +kubebuilder:validation:MaxLength=15
 	// +optional

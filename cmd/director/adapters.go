@@ -42,7 +42,7 @@ func (m member) SetPeers(own directorcontroller.Rank, peers []directorcontroller
 	all := make([]director.Peer, len(peers))
 	for i, peer := range peers {
 		all[i] = director.Peer{
-			Node: peer.Node, Address: peer.Address, MAC: peer.MAC, Live: peer.Live,
+			Node: peer.Node, Address: peer.Address, IPv6Address: peer.IPv6Address, MAC: peer.MAC, Live: peer.Live,
 			Candidate: peer.Candidate, KernelAnswers: peer.KernelAnswers, Rank: director.Rank(peer.Rank),
 		}
 	}

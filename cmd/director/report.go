@@ -20,7 +20,7 @@ func (m member) Outcome() conditions.DirectorOutcome { return outcomeOf(m.c.dire
 // outcomeOf says in the words of the API how a director finds itself.
 func outcomeOf(s director.Status) conditions.DirectorOutcome {
 	outcome := conditions.DirectorOutcome{
-		Address: s.Address, Interface: s.Link.Name, MAC: s.Link.MAC.String(),
+		Address: s.Address, IPv6Address: s.IPv6Address, Interface: s.Link.Name, MAC: s.Link.MAC.String(),
 		KernelVersion:       s.Facts.Release,
 		ConnectionTableSize: int64(s.Facts.ConnectionTableSize),
 		TotalGroups:         1,

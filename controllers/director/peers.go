@@ -33,9 +33,10 @@ const (
 
 // Peer is another director of the pool.
 type Peer struct {
-	Node    string
-	Address netip.Addr
-	MAC     string
+	Node string
+	// Address and IPv6Address are the node's own on its announcement interface.
+	Address, IPv6Address netip.Addr
+	MAC                  string
 	// Live says that its Node and pod are ready, and that it says that it can
 	// serve.
 	Live bool
@@ -187,9 +188,11 @@ func (v view) podReady(node string) bool {
 func peerOf(director *v1alpha1.Director) Peer {
 	// An address that cannot be read is none: the peer is one nevertheless.
 	addr, _ := netip.ParseAddr(director.Status.Address)
+	addr6, _ := netip.ParseAddr(director.Status.IPv6Address)
 	return Peer{
 		Node:          director.Name,
 		Address:       addr,
+		IPv6Address:   addr6,
 		MAC:           director.Status.MAC,
 		Candidate:     meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionCandidate),
 		KernelAnswers: meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionKernelAnswers),

@@ -20,7 +20,7 @@ import (
 // Version is the version of the file's schema. It grows with every change of
 // what is stored: a director refuses every other version and starts without a
 // checkpoint then, which costs it something only while the API server is away.
-const Version = 2
+const Version = 3
 
 // Checkpoint is what is kept.
 type Checkpoint struct {
@@ -97,12 +97,16 @@ type Group struct {
 	Epoch int64 `json:"epoch"`
 	// Active says that this director announced it.
 	Active bool `json:"active,omitempty"`
+	// Previous is the node of the last other director that held it, if any did.
+	Previous string `json:"previous,omitempty"`
 }
 
 // Peer is another director of the pool.
 type Peer struct {
 	Node string     `json:"node"`
 	Addr netip.Addr `json:"addr"`
+	// IPv6Addr is its IPv6 address, if it has one.
+	IPv6Addr netip.Addr `json:"ipv6Addr,omitzero"`
 	MAC  MAC        `json:"mac,omitempty"`
 	// Live says that it could take over when that was last known.
 	Live bool `json:"live,omitempty"`

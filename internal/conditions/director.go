@@ -20,14 +20,14 @@ type DirectorOutcome struct {
 	// Now is the time of new transitions.
 	Now time.Time
 
-	// Address is the node's own address on the announcement interface, whose
+	// Address and IPv6Address are the node's own on the announcement interface, whose
 	// name and hardware address are Interface and MAC.
-	Address             netip.Addr
-	Interface           string
-	MAC                 string
-	KernelVersion       string
-	Schedulers          []string
-	ConnectionTableSize int64
+	Address, IPv6Address netip.Addr
+	Interface            string
+	MAC                  string
+	KernelVersion        string
+	Schedulers           []string
+	ConnectionTableSize  int64
 
 	// Groups are those that it is active for, of TotalGroups.
 	Groups         []v1alpha1.GroupStatus
@@ -115,6 +115,9 @@ func Director(in DirectorOutcome) v1alpha1.DirectorStatus {
 	}
 	if in.Address.IsValid() {
 		status.Address = in.Address.String()
+	}
+	if in.IPv6Address.IsValid() {
+		status.IPv6Address = in.IPv6Address.String()
 	}
 	return status
 }

@@ -35,6 +35,11 @@ type NodeKernel interface {
 	WatchLink(context.Context, string) (<-chan kernel.Link, error)
 	// WatchGuard sends a value when somebody deletes the guard.
 	WatchGuard(context.Context) (<-chan struct{}, error)
+	// SetRelay says where packets of connections go that this kernel does not know.
+	SetRelay(context.Context, kernel.Relay) error
+	// Probe has the kernel look whether a neighbour is there; false once it is
+	// known not to be.
+	Probe(ctx context.Context, link string, addr netip.Addr) (bool, error)
 }
 
 // Config is what a Director is made of. All fields are required but Metrics and
@@ -176,7 +181,9 @@ func (d *Director) restore() bool {
 	if !d.peersKnown {
 		d.peersKnown = true
 		for _, peer := range c.Peers {
-			d.peers = append(d.peers, Peer{Node: peer.Node, Address: peer.Addr, MAC: string(peer.MAC), Live: peer.Live})
+			d.peers = append(d.peers, Peer{
+				Node: peer.Node, Address: peer.Addr, IPv6Address: peer.IPv6Addr, MAC: string(peer.MAC), Live: peer.Live,
+			})
 		}
 	}
 	for _, key := range c.Keys {
@@ -209,7 +216,9 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 		c.Keys = append(c.Keys, record(desired))
 	}
 	for _, peer := range peers {
-		c.Peers = append(c.Peers, checkpoint.Peer{Node: peer.Node, Addr: peer.Address, MAC: checkpoint.MAC(peer.MAC), Live: peer.Live})
+		c.Peers = append(c.Peers, checkpoint.Peer{
+			Node: peer.Node, Addr: peer.Address, IPv6Addr: peer.IPv6Address, MAC: checkpoint.MAC(peer.MAC), Live: peer.Live,
+		})
 	}
 	if s != nil {
 		c.Groups = []checkpoint.Group{s.part()}
@@ -262,7 +271,7 @@ func (d *Director) nextSession() *session {
 	defer d.mu.Unlock()
 	d.session = nil
 	if d.pool != nil {
-		d.session = newSession(d, *d.pool, roleIn(d.restored, d.pool.Name))
+		d.session = newSession(d, *d.pool, d.restored)
 	}
 	return d.session
 }

@@ -137,6 +137,9 @@ type node struct {
 	news  chan kernel.Link
 	guard chan struct{}
 	ipvs  bool
+	relay kernel.Relay
+	// gone are neighbours that do not answer.
+	gone map[netip.Addr]bool
 }
 
 func newNode(number byte) *node {
@@ -187,6 +190,32 @@ func (n *node) WatchLink(ctx context.Context, _ string) (<-chan kernel.Link, err
 }
 
 func (n *node) WatchGuard(context.Context) (<-chan struct{}, error) { return n.guard, nil }
+
+func (n *node) SetRelay(_ context.Context, relay kernel.Relay) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.relay = relay
+	return nil
+}
+
+func (n *node) Probe(_ context.Context, _ string, addr netip.Addr) (bool, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return !n.gone[addr], nil
+}
+
+// relaysTo returns where the node hands on what it does not know.
+func (n *node) relaysTo() []netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.relay.To
+}
+
+func (n *node) setGone(addr netip.Addr) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.gone = map[netip.Addr]bool{addr: true}
+}
 
 func (n *node) setIPVS(there bool) {
 	n.mu.Lock()

@@ -55,6 +55,7 @@ func (s *session) onInterface(ctx context.Context) {
 	}
 	s.mu.Lock()
 	s.announcer = announcer
+	s.relay.set = nil // of another interface, or of a guard that is made anew
 	if s.node.link.Name != name {
 		s.node.link, s.node.refused = kernel.Link{}, nil
 	}

@@ -46,9 +46,10 @@ func poolIn(c checkpoint.Checkpoint) Pool {
 
 // Peer is another director of the pool.
 type Peer struct {
-	Node    string
-	Address netip.Addr
-	MAC     string
+	Node string
+	// Address and IPv6Address are the node's own on its announcement interface.
+	Address, IPv6Address netip.Addr
+	MAC                  string
 	// Live says that it could take over at some time: its pod and node are ready,
 	// and it is not one that cannot serve.
 	Live bool

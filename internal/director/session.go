@@ -68,6 +68,7 @@ type session struct {
 	waiting   Waiting
 	node      nodeState
 	conflict  *announce.Claim
+	relay     relay
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
 	// programmed says that all that was to be served has been in the kernel since
@@ -124,7 +125,8 @@ type Transition struct {
 // ErrPending says that the node has not been prepared yet.
 var ErrPending = errors.New("the node has not been prepared yet")
 
-func newSession(d *Director, pool Pool, restored election.Restored) *session {
+func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *session {
+	role := roleIn(restored, pool.Name)
 	s := &session{
 		d:            d,
 		name:         pool.Name,
@@ -136,7 +138,8 @@ func newSession(d *Director, pool Pool, restored election.Restored) *session {
 		started:      time.Now(),
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
-		decision:     election.Decision{Epoch: restored.Epoch},
+		decision:     election.Decision{Epoch: role.Epoch},
+		relay:        relay{previous: previousIn(restored, pool.Name)},
 	}
 	s.elector = election.New(election.Options{
 		Leases:     d.cfg.Leases,
@@ -145,7 +148,7 @@ func newSession(d *Director, pool Pool, restored election.Restored) *session {
 		Node:       d.cfg.Node,
 		Instance:   d.cfg.Instance,
 		Settings:   settings(pool),
-		Restored:   restored,
+		Restored:   role,
 		Now:        s.now,
 		OnDecision: s.decided,
 		OnRole:     s.changedRole,
@@ -205,7 +208,9 @@ func (s *session) yield(ctx context.Context) {
 func (s *session) part() checkpoint.Group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return checkpoint.Group{Group: group, Epoch: s.decision.Epoch, Active: s.decision.Announce || s.owed}
+	return checkpoint.Group{
+		Group: group, Epoch: s.decision.Epoch, Active: s.decision.Announce || s.owed, Previous: s.relay.previous,
+	}
 }
 
 // onInterfaces works on one announcement interface after the other, as the
@@ -267,6 +272,7 @@ func (s *session) judge(ctx context.Context) {
 		s.elector.SetStanding(s.standing(waiting))
 		s.announce()
 		s.answer()
+		s.relayOn(ctx)
 		if changed {
 			s.d.cfg.Changed(netstate.Key{})
 		}
@@ -337,16 +343,19 @@ func (s *session) decided(decision election.Decision) {
 	changed := decision.Announce != s.decision.Announce
 	told := decision.Epoch != s.decision.Epoch || decision.Confirmed != s.decision.Confirmed
 	s.decision = decision
+	followed := s.relay.follow(decision.Holder, s.d.cfg.Node, decision.Announce)
 	if changed {
 		s.since, s.conflict = time.Now(), nil
 	}
 	s.mu.Unlock()
 	if changed {
 		s.announce()
+	}
+	if changed || followed {
 		s.refresh()
 	}
 	s.fence.Beat(s.startedBoot + decision.At.Sub(s.started))
-	if changed || told {
+	if changed || told || followed {
 		s.d.store.changed()
 		s.d.cfg.Changed(netstate.Key{})
 	}

@@ -20,10 +20,11 @@ import (
 type Status struct {
 	// Pool is the DirectorPool that it serves, empty if none.
 	Pool string
-	// Link is the announcement interface, Address the node's own on it.
-	Link    kernel.Link
-	Address netip.Addr
-	Facts   kernel.Facts
+	// Link is the announcement interface, Address the node's own on it: an IPv4
+	// address if it has one. IPv6Address may be a link-local one.
+	Link                 kernel.Link
+	Address, IPv6Address netip.Addr
+	Facts                kernel.Facts
 	// Err is why it cannot serve VIPs at all; nil if it can.
 	Err error
 	// Failures are the keys that the kernel refuses.
@@ -63,6 +64,10 @@ func (d *Director) Status() Status {
 	status.Pool, status.Programmed = s.name, s.programmed
 	status.Link, status.Facts, status.Err = s.node.link, s.node.facts, s.node.err
 	status.Address = d.sourceOf(s.node.link, netip.Addr.Is4)
+	status.IPv6Address = d.sourceOf(s.node.link, netip.Addr.Is6)
+	if !status.IPv6Address.IsValid() {
+		status.IPv6Address = linkLocal(s.node.link)
+	}
 	if !status.Address.IsValid() {
 		status.Address = d.sourceOf(s.node.link, netip.Addr.Is6)
 	}
@@ -212,6 +217,16 @@ func (d *Director) sourceOf(link kernel.Link, family func(netip.Addr) bool) neti
 	for _, prefix := range link.Addresses {
 		addr := prefix.Addr()
 		if family(addr) && !addr.IsLinkLocalUnicast() && !d.isVIP(addr) {
+			return addr
+		}
+	}
+	return netip.Addr{}
+}
+
+// linkLocal returns the link-local IPv6 address of a link, if it has one.
+func linkLocal(link kernel.Link) netip.Addr {
+	for _, prefix := range link.Addresses {
+		if addr := prefix.Addr(); addr.Is6() && addr.IsLinkLocalUnicast() {
 			return addr
 		}
 	}

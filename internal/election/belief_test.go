@@ -191,7 +191,9 @@ func TestBelief(t *testing.T) {
 			b := fresh()
 			tc.happens(b)
 			tc.want.At = at(tc.now)
-			if diff := cmp.Diff(tc.want, b.decide(at(tc.now))); diff != "" {
+			got := b.decide(at(tc.now))
+			got.Holder = "" // TestDecisionsAreSound has a word on it
+			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("decision (-want +got):\n%s", diff)
 			}
 		})

@@ -105,6 +105,9 @@ type Decision struct {
 	// Epoch is the epoch that Write begins if it is Acquire or Create, else the
 	// highest one seen.
 	Epoch int64
+	// Holder is the node that the Lease names; empty if nobody holds it, or none
+	// is known.
+	Holder string
 	// NextAt is when the decision may become another one without any event; zero
 	// if never.
 	NextAt time.Time
@@ -152,6 +155,9 @@ func Decide(v View) Decision {
 		d.Write, d.Successor, d.Why = None, "", ""
 	}
 	d.Epoch, d.At = v.epoch(d.Write), v.Now
+	if v.Lease.Known && v.Lease.Exists {
+		d.Holder = v.Lease.Holder
+	}
 	return d
 }
 

@@ -179,6 +179,9 @@ func TestDecide(t *testing.T) {
 				Self: tc.self, Lease: tc.lease, Contact: tc.contact, Own: tc.own,
 			})
 			tc.want.At = at(tc.now)
+			if tc.lease.Known {
+				tc.want.Holder = tc.lease.Holder
+			}
 			if diff := cmp.Diff(tc.want, got); diff != "" {
 				t.Errorf("Decide() (-want +got):\n%s", diff)
 			}
@@ -280,6 +283,8 @@ func TestDecisionsAreSound(t *testing.T) {
 			t.Fatalf("would %s a Lease with Exists %t", d.Write, v.Lease.Exists)
 		case (d.Write == Acquire || d.Write == Create) && d.Epoch != highest+1:
 			t.Fatalf("would %s epoch %d after %d", d.Write, d.Epoch, highest)
+		case d.Holder != "" && !(v.Lease.Known && v.Lease.Exists && v.Lease.Holder == d.Holder):
+			t.Fatalf("names a holder, %q, that it has not read", d.Holder)
 		case d.Reason == "":
 			t.Fatal("gives no reason")
 		}

@@ -170,7 +170,7 @@ func TestHandover(t *testing.T) {
 			if tc.heard != 0 {
 				v.HeardAt = at(tc.heard)
 			}
-			tc.want.At = at(tc.now)
+			tc.want.At, tc.want.Holder = at(tc.now), tc.lease.Holder
 			if diff := cmp.Diff(tc.want, Decide(v)); diff != "" {
 				t.Errorf("Decide() (-want +got):\n%s", diff)
 			}

@@ -126,14 +126,25 @@ func (s *suite) under(t *testing.T, happens func()) load.Summary {
 	return sum
 }
 
-// wantNoLoss runs something under traffic and wants that nothing was lost while
-// the VIP moved as often as told, or less. A connection that is open at that
-// moment may be reset, since the other director does not know it: directors do
-// not share their connections yet. At this rate one move finds two at most.
-func (s *suite) wantNoLoss(t *testing.T, moves int, happens func()) {
+// held is how many connections stay open through whatever happens.
+const held = 20
+
+// wantNoLoss runs something under traffic and wants that no new connection
+// failed and that none that was open is lost.
+func (s *suite) wantNoLoss(t *testing.T, happens func()) {
 	t.Helper()
-	if sum := s.under(t, happens); sum.Failed > sum.Reset || sum.Reset > 2*moves || sum.Requests == 0 {
-		t.Errorf("%d of %d requests failed, %d of them reset; want at most %d reset and no others", sum.Failed, sum.Requests, sum.Reset, 2*moves)
+	open, err := load.Hold(t.Context(), load.Options{Address: pairVIP + ":80", Dial: s.lab.Dial(cluster.Client)}, held)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = open.Close() }()
+	if sum := s.under(t, happens); sum.Failed > 0 || sum.Requests == 0 {
+		t.Errorf("%d of %d requests failed, %d of them reset; want none", sum.Failed, sum.Requests, sum.Reset)
+	}
+	lost := open.Ask(10 * time.Second)
+	t.Logf("of %d open connections %d live", held, held-len(lost))
+	if len(lost) > 0 {
+		t.Errorf("%d of %d open connections are lost: %v", len(lost), held, lost[0])
 	}
 }
 
@@ -156,7 +167,7 @@ func (s *suite) deletePod(t *testing.T, node string) {
 
 func stopsActive(t *testing.T, s *suite) {
 	active := s.holder(t)
-	s.wantNoLoss(t, 1, func() {
+	s.wantNoLoss(t, func() {
 		s.deletePod(t, active)
 		s.awaitHolder(t, peerOf(active))
 		s.awaitPair(t)
@@ -177,7 +188,7 @@ func (s *suite) patchNode(t *testing.T, node, patch string) {
 func cordonsActive(t *testing.T, s *suite) {
 	active := s.holder(t)
 	t.Cleanup(func() { s.patchNode(t, active, `{"spec":{"unschedulable":null}}`) })
-	s.wantNoLoss(t, 1, func() {
+	s.wantNoLoss(t, func() {
 		s.patchNode(t, active, `{"spec":{"unschedulable":true}}`)
 		s.awaitHolder(t, peerOf(active))
 	})
@@ -201,14 +212,14 @@ func (s *suite) kill(t *testing.T, node string) (awaitNext func()) {
 }
 
 func killsActive(t *testing.T, s *suite) {
-	s.wantNoLoss(t, 1, func() {
+	s.wantNoLoss(t, func() {
 		s.kill(t, s.holder(t))()
 		s.awaitPair(t)
 	})
 }
 
 func killsBoth(t *testing.T, s *suite) {
-	s.wantNoLoss(t, 1, func() {
+	s.wantNoLoss(t, func() {
 		first, second := s.kill(t, lone), s.kill(t, spare)
 		first()
 		second()
@@ -217,7 +228,7 @@ func killsBoth(t *testing.T, s *suite) {
 }
 
 func rollsOut(t *testing.T, s *suite) {
-	s.wantNoLoss(t, 2, func() {
+	s.wantNoLoss(t, func() {
 		ds := &appsv1.DaemonSet{ObjectMeta: metav1.ObjectMeta{Namespace: deploy.Namespace, Name: deploy.DaemonSet}}
 		patch := fmt.Sprintf(`{"spec":{"template":{"metadata":{"annotations":{"lvs-operator.io/restarted":%q}}}}}`, time.Now().Format(time.RFC3339))
 		if err := s.api.Patch(t.Context(), ds, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
@@ -246,7 +257,7 @@ func cutsActive(t *testing.T, s *suite) {
 		}
 	}
 	t.Cleanup(heal)
-	s.wantNoLoss(t, 1, func() {
+	s.wantNoLoss(t, func() {
 		if err := s.lab.Cut(t.Context(), active, "api"); err != nil {
 			t.Fatal(err)
 		}
@@ -271,7 +282,7 @@ func cutsActive(t *testing.T, s *suite) {
 
 func stopsAPI(t *testing.T, s *suite) {
 	active := s.holder(t)
-	s.wantNoLoss(t, 0, func() {
+	s.wantNoLoss(t, func() {
 		if err := s.lab.StopAPI(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -305,7 +316,7 @@ func freezesActive(t *testing.T, s *suite) {
 	process := s.directorProcess(active)
 	mac := map[string]string{lone: "52:54:00:11:00:15", spare: "52:54:00:11:00:16"}
 	neighbour := func() string { return s.run(t, cluster.Client, "ip", "neigh", "show", pairVIP) }
-	s.wantNoLoss(t, 1, func() {
+	s.wantNoLoss(t, func() {
 		s.run(t, active, "sh", "-c", "kill -STOP "+process)
 		t.Cleanup(func() {
 			_, _ = s.lab.Output(context.Background(), active, "sh", "-c", "kill -CONT "+process)
@@ -336,7 +347,7 @@ func prefersNode(t *testing.T, s *suite) {
 	t.Cleanup(func() { s.patchNode(t, node, fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, preferred)) })
 	pool := &v1alpha1.DirectorPool{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
 	patch := fmt.Sprintf(`{"spec":{"election":{"priorities":[{"nodeSelector":{"matchLabels":{%q:"true"}},"priority":100}]}}}`, preferred)
-	s.wantNoLoss(t, 1, func() {
+	s.wantNoLoss(t, func() {
 		if err := s.api.Patch(t.Context(), pool, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
 			t.Fatal(err)
 		}
@@ -355,7 +366,7 @@ func prefersNode(t *testing.T, s *suite) {
 	if limit := 4 * time.Second; sum.Failed == 0 || sum.Outage > limit {
 		t.Errorf("outage %s with %d failed, want some, and at most %s", sum.Outage, sum.Failed, limit)
 	}
-	s.wantNoLoss(t, 1, func() {
+	s.wantNoLoss(t, func() {
 		if err := s.lab.Start(t.Context(), node); err != nil {
 			t.Fatal(err)
 		}

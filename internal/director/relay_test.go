@@ -1,0 +1,102 @@
+package director
+
+import (
+	"net/netip"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+)
+
+var (
+	first4, second4 = netip.MustParseAddr("192.168.11.11"), netip.MustParseAddr("192.168.11.12")
+	first6          = netip.MustParseAddr("fd00:11::11")
+)
+
+// knownTo tells a director of the other of two.
+func knownTo(p *process, other Peer) {
+	other.Live = true
+	p.SetPeers(Rank{}, []Peer{other})
+}
+
+func lb1() Peer {
+	return Peer{Node: "lb-1", Address: first4, IPv6Address: first6, MAC: "02:00:00:00:00:0b", Candidate: true}
+}
+
+func lb2() Peer {
+	return Peer{Node: "lb-2", Address: second4, MAC: "02:00:00:00:00:0c", Candidate: true}
+}
+
+func wantRelay(t *testing.T, when string, n *node, want ...netip.Addr) {
+	t.Helper()
+	if got := n.relaysTo(); !slices.Equal(got, want) {
+		t.Errorf("%s it relays to %v, want %v", when, got, want)
+	}
+}
+
+func TestUnknownConnectionsGoToTheDirectorBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &leases{}
+		key := vip1
+		n1, n2, dir := newNode(11), newNode(12), t.TempDir()
+		one := start(t, "lb-1", n1, l, t.TempDir())
+		one.Join(pool())
+		one.plan(key)
+		pass(5 * time.Second)
+		two := start(t, "lb-2", n2, l, dir)
+		two.Join(pool())
+		two.plan(key)
+		knownTo(one, lb2())
+		knownTo(two, lb1())
+		pass(15 * time.Second)
+		if l.holder() != "lb-1" {
+			t.Fatalf("the Lease is %q's, want lb-1's", l.holder())
+		}
+		wantRelay(t, "as long as nobody had the VIPs before the holder,", n1)
+		wantRelay(t, "a standby needs no time at a takeover:", n2, first4, first6)
+
+		one.stop()
+		pass(5 * time.Second)
+		if l.holder() != "lb-2" {
+			t.Fatalf("the Lease is %q's, want lb-2's", l.holder())
+		}
+		wantRelay(t, "after a takeover", n2, first4, first6)
+
+		// The next process has it from the checkpoint: the Lease names it itself.
+		two.end()
+		<-two.gone
+		n2.relay.To = nil
+		two = start(t, "lb-2", n2, l, dir)
+		two.Join(pool())
+		two.plan(key)
+		two.SetPeers(Rank{}, []Peer{lb1()})
+		pass(5 * time.Second)
+		wantRelay(t, "after a restart", n2, first4, first6)
+
+		n2.setGone(first4)
+		pass(2*probeEvery + judgeEvery)
+		wantRelay(t, "after the machine before it is gone", n2)
+	})
+}
+
+func TestADirectorThatLeftThePoolIsSentNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := &leases{}
+		key := vip1
+		one := start(t, "lb-1", newNode(11), l, t.TempDir())
+		one.Join(pool())
+		one.plan(key)
+		pass(5 * time.Second)
+		n2 := newNode(12)
+		two := start(t, "lb-2", n2, l, t.TempDir())
+		two.Join(pool())
+		two.plan(key)
+		knownTo(one, lb2())
+		knownTo(two, lb1())
+		pass(2 * time.Second)
+		wantRelay(t, "while the active director is in the pool", n2, first4, first6)
+		two.SetPeers(Rank{}, nil)
+		pass(time.Second)
+		wantRelay(t, "when it left", n2)
+	})
+}
