@@ -47,6 +47,7 @@ func pair(t *testing.T, s *suite) {
 		{"the active director cannot reach the API server", cutsActive},
 		{"the API server is away for a minute", stopsAPI},
 		{"the active director's process stands still and wakes", freezesActive},
+		{"the active director's cable is pulled", unplugsActive},
 		{"a node of higher priority takes over, dies and comes back", prefersNode},
 	} {
 		if !t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) }) {
@@ -337,6 +338,35 @@ func freezesActive(t *testing.T, s *suite) {
 		}
 		s.awaitPair(t)
 	})
+}
+
+// unplugsActive pulls the cable of the holder's announcement interface. It sees
+// that and hands over, so nobody waits for the Lease to expire.
+func unplugsActive(t *testing.T, s *suite) {
+	active := s.holder(t)
+	heal := func() {
+		if err := s.lab.Heal(context.Background(), active); err != nil {
+			t.Error(err)
+		}
+	}
+	t.Cleanup(heal)
+	sum := s.under(t, func() {
+		if err := s.lab.Cut(t.Context(), active, cluster.CutLink); err != nil {
+			t.Fatal(err)
+		}
+		s.awaitHolder(t, peerOf(active))
+	})
+	// The Lease lasts 3 s and was renewed a second before at most.
+	if limit := 1500 * time.Millisecond; sum.Failed == 0 || sum.Outage > limit {
+		t.Errorf("outage %s with %d failed, want some, and at most %s", sum.Outage, sum.Failed, limit)
+	}
+	s.wantNoLoss(t, func() {
+		heal()
+		s.awaitPair(t)
+	})
+	if now := s.holder(t); now != peerOf(active) {
+		t.Errorf("the Lease is %q's when the cable is back, want that it stays", now)
+	}
 }
 
 // prefersNode gives the standby's node a higher priority: it takes the VIPs.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/lvs-operator/lvs-operator/hack/lab/guest"
 	"github.com/lvs-operator/lvs-operator/hack/lab/machine"
 )
 
@@ -24,17 +25,20 @@ const (
 	CutPeers Cut = "peers"
 	// CutSegment takes the node off the segment.
 	CutSegment Cut = "segment"
+	// CutLink plugs the cable to the segment out of the node's card, which the node
+	// sees at once. A node that boots has its cable in.
+	CutLink Cut = "link"
 	// CutAll takes the node off both networks.
 	CutAll Cut = "all"
 )
 
 // Cuts lists all kinds.
-func Cuts() []Cut { return []Cut{CutAPI, CutPeers, CutSegment, CutAll} }
+func Cuts() []Cut { return []Cut{CutAPI, CutPeers, CutSegment, CutLink, CutAll} }
 
 // Cut breaks a connection of a node, besides what is broken already.
 func (l *Lab) Cut(ctx context.Context, name string, cut Cut) error {
 	if !slices.Contains(Cuts(), cut) {
-		return fmt.Errorf("%q is no cut: use api, peers, segment or all", cut)
+		return fmt.Errorf("%q is no cut: use api, peers, segment, link or all", cut)
 	}
 	return l.changeCuts(ctx, name, func(cuts []Cut) []Cut {
 		if slices.Contains(cuts, cut) {
@@ -76,6 +80,9 @@ func (l *Lab) applyCuts(ctx context.Context, cuts map[string][]Cut) error {
 	if err := l.ip(ctx, Control, linkCommands(nodes, cuts)); err != nil {
 		return err
 	}
+	if err := l.plug(ctx, nodes, cuts); err != nil {
+		return err
+	}
 	path, err := machine.Program("nft")
 	if err != nil {
 		return err
@@ -88,6 +95,20 @@ func (l *Lab) applyCuts(ctx context.Context, cuts map[string][]Cut) error {
 	}
 	if err := cmd.Wait(); err != nil {
 		return fmt.Errorf("cutting connections: %w: %s", err, strings.TrimSpace(stderr.String()))
+	}
+	return nil
+}
+
+// plug puts the cables of the segment in or out. A node that is off has none.
+func (l *Lab) plug(ctx context.Context, nodes []Node, cuts map[string][]Cut) error {
+	for _, n := range nodes {
+		if _, running := l.recorded(nodeProcess(n.Name)); !running {
+			continue
+		}
+		// The segment's card is the first.
+		if err := guest.SetLink(ctx, l.controlSocket(n.Name), 0, !slices.Contains(cuts[n.Name], CutLink)); err != nil {
+			return fmt.Errorf("cutting %s off: %w", n.Name, err)
+		}
 	}
 	return nil
 }

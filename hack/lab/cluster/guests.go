@@ -50,6 +50,9 @@ func (l *Lab) portSocket(name string, port int) string {
 	return l.nodePath(name, node.PortName(port)+".sock")
 }
 
+// controlSocket is where qemu takes orders about a node's cables.
+func (l *Lab) controlSocket(name string) string { return l.nodePath(name, "qmp.sock") }
+
 // writeInitrd puts what is a node's own into its initramfs.
 func (l *Lab) writeInitrd(n Node, kernel machine.Kernel, creds *credentials) error {
 	if err := os.MkdirAll(l.path("nodes", n.Name), 0o755); err != nil {
@@ -93,7 +96,7 @@ func (l *Lab) bootNode(n Node, files guestFiles) error {
 	config := guest.Config{
 		Kernel: files.Kernel, Initrd: l.nodePath(n.Name, "initrd"), Accelerator: files.Accelerator,
 		MemoryMiB: l.config.MemoryMiB, Console: l.path("logs", n.Name+".console"),
-		Disks: disks,
+		Disks: disks, Control: l.controlSocket(n.Name),
 		NICs: []guest.NIC{
 			{Tap: n.segmentTap(), MAC: n.segmentMAC()},
 			{Tap: n.managementTap(), MAC: n.managementMAC()},

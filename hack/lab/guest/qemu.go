@@ -49,6 +49,8 @@ type Config struct {
 	NICs  []NIC
 	// Ports are virtio-serial ports; the guest finds them by name.
 	Ports []Port
+	// Control is where qemu makes a socket for SetLink; none if it is empty.
+	Control string
 }
 
 // Disk is a file that a guest has as persistent memory: what it reads are the
@@ -120,8 +122,11 @@ func (c Config) Arguments() []string {
 	}
 	for i, nic := range c.NICs {
 		args = append(args,
-			"-netdev", fmt.Sprintf("tap,id=nic%d,ifname=%s,script=no,downscript=no", i, nic.Tap),
-			"-device", fmt.Sprintf("virtio-net-pci,netdev=nic%d,mac=%s,romfile=", i, nic.MAC))
+			"-netdev", fmt.Sprintf("tap,id=%s,ifname=%s,script=no,downscript=no", nicName(i), nic.Tap),
+			"-device", fmt.Sprintf("virtio-net-pci,netdev=%s,mac=%s,romfile=", nicName(i), nic.MAC))
+	}
+	if c.Control != "" {
+		args = append(args, "-qmp", "unix:"+c.Control+",server=on,wait=off")
 	}
 	if len(c.Ports) > 0 {
 		args = append(args, "-device", "virtio-serial-pci")
