@@ -107,7 +107,7 @@ type Peer struct {
 	Addr netip.Addr `json:"addr"`
 	// IPv6Addr is its IPv6 address, if it has one.
 	IPv6Addr netip.Addr `json:"ipv6Addr,omitzero"`
-	MAC  MAC        `json:"mac,omitempty"`
+	MAC      MAC        `json:"mac,omitempty"`
 	// Live says that it could take over when that was last known.
 	Live bool `json:"live,omitempty"`
 }

@@ -239,6 +239,11 @@ type process struct {
 // start runs a director in a bubble; dir outlives it.
 func start(t *testing.T, name string, n *node, l *leases, dir string) *process {
 	t.Helper()
+	return startWith(t, name, n, l, dir, nil)
+}
+
+func startWith(t *testing.T, name string, n *node, l *leases, dir string, metrics *Metrics) *process {
+	t.Helper()
 	p := &process{node: n, gone: make(chan struct{}), wanted: map[netstate.Key]struct{}{}}
 	begun := time.Now()
 	p.Director = New(Config{
@@ -250,6 +255,7 @@ func start(t *testing.T, name string, n *node, l *leases, dir string) *process {
 			return p.wanted, nil
 		},
 		Changed: func(netstate.Key) {},
+		Metrics: metrics,
 		SiteChanged: func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()

@@ -19,6 +19,8 @@ type Metrics struct {
 	virtualIPs  prometheus.Gauge
 	answering   prometheus.Gauge
 	claims      prometheus.Counter
+	renewed     *prometheus.GaugeVec
+	relaying    *prometheus.GaugeVec
 }
 
 // NewMetrics makes the director's metrics and registers them.
@@ -53,9 +55,17 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "lvs_director_foreign_claims_total",
 			Help: "Claims of a VIP heard from another MAC address.",
 		}),
+		renewed: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "lvs_director_lease_renewed_timestamp_seconds",
+			Help: "When this director last took or renewed the group's Lease, in Unix time; 0 if it never did.",
+		}, []string{"group"}),
+		relaying: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Name: "lvs_director_relaying",
+			Help: "1 while packets of unknown connections go to the director that had the group before.",
+		}, []string{"group"}),
 	}
 	m.active.WithLabelValues(strconv.Itoa(group)).Set(0)
-	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.claims)
+	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.claims, m.renewed, m.relaying)
 	return m
 }
 
@@ -97,6 +107,20 @@ func (m *Metrics) serving(vips int, kernelAnswers bool) {
 	}
 	m.virtualIPs.Set(float64(vips))
 	m.answering.Set(number(kernelAnswers))
+}
+
+// lease tells when the Lease was last renewed, zero for never, and whether there
+// is a director to relay to.
+func (m *Metrics) lease(group string, renewed time.Time, relaying bool) {
+	if m == nil {
+		return
+	}
+	seconds := 0.0
+	if !renewed.IsZero() {
+		seconds = float64(renewed.UnixMilli()) / 1000
+	}
+	m.renewed.WithLabelValues(group).Set(seconds)
+	m.relaying.WithLabelValues(group).Set(number(relaying))
 }
 
 func number(b bool) float64 {

@@ -6,6 +6,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 var (
@@ -98,5 +100,37 @@ func TestADirectorThatLeftThePoolIsSentNothing(t *testing.T) {
 		two.SetPeers(Rank{}, nil)
 		pass(time.Second)
 		wantRelay(t, "when it left", n2)
+	})
+}
+
+func TestMetricsTellOfTheLease(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		registry := prometheus.NewRegistry()
+		n1 := newNode(11)
+		one := startWith(t, "lb-1", n1, &leases{}, t.TempDir(), NewMetrics(registry))
+		one.Join(pool())
+		one.plan(vip1)
+		pass(5 * time.Second)
+		value := func(name string) float64 {
+			t.Helper()
+			families, err := registry.Gather()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, family := range families {
+				if family.GetName() == name {
+					return family.GetMetric()[0].GetGauge().GetValue()
+				}
+			}
+			t.Fatalf("there is no metric %s", name)
+			return 0
+		}
+		ago := float64(time.Now().UnixMilli())/1000 - value("lvs_director_lease_renewed_timestamp_seconds")
+		if ago < 0 || ago > 2 {
+			t.Errorf("the Lease was renewed %v s ago, want up to 2: it is renewed each second", ago)
+		}
+		if value("lvs_director_relaying") != 0 {
+			t.Error("it relays, and there is nobody to relay to")
+		}
 	})
 }

@@ -273,6 +273,7 @@ func (s *session) judge(ctx context.Context) {
 		s.announce()
 		s.answer()
 		s.relayOn(ctx)
+		s.measure()
 		if changed {
 			s.d.cfg.Changed(netstate.Key{})
 		}
@@ -287,6 +288,18 @@ func (s *session) judge(ctx context.Context) {
 		case <-ticker.C:
 		}
 	}
+}
+
+// measure keeps the metrics of the Lease.
+func (s *session) measure() {
+	renewed := s.elector.Status().RenewSent
+	if !renewed.IsZero() {
+		renewed = time.Now().Add(renewed.Sub(s.now()))
+	}
+	s.mu.Lock()
+	relaying := s.relay.set != nil && len(s.relay.set.To) > 0
+	s.mu.Unlock()
+	s.d.cfg.Metrics.lease(fmt.Sprint(group), renewed, relaying)
 }
 
 // standing is how this director stands in the election. A holder whose link is
