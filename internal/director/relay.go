@@ -40,7 +40,8 @@ type relay struct {
 
 // follow takes note of who holds the Lease.
 func (r *relay) follow(holder, self string, announcing bool) (changed bool) {
-	if holder == "" || holder == self || holder == r.previous && !(r.lost && !announcing) {
+	back := r.lost && !announcing // a standby's machine before it is the active one's
+	if holder == "" || holder == self || holder == r.previous && !back {
 		return false
 	}
 	r.previous, r.lost = holder, false

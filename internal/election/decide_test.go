@@ -283,7 +283,7 @@ func TestDecisionsAreSound(t *testing.T) {
 			t.Fatalf("would %s a Lease with Exists %t", d.Write, v.Lease.Exists)
 		case (d.Write == Acquire || d.Write == Create) && d.Epoch != highest+1:
 			t.Fatalf("would %s epoch %d after %d", d.Write, d.Epoch, highest)
-		case d.Holder != "" && !(v.Lease.Known && v.Lease.Exists && v.Lease.Holder == d.Holder):
+		case d.Holder != "" && (!v.Lease.Known || !v.Lease.Exists || v.Lease.Holder != d.Holder):
 			t.Fatalf("names a holder, %q, that it has not read", d.Holder)
 		case d.Reason == "":
 			t.Fatal("gives no reason")

@@ -29,7 +29,7 @@ func fakeQemu(t *testing.T, answer string) (socket string, told <-chan string) {
 		if err != nil {
 			return
 		}
-		defer conn.Close() //nolint:errcheck // the test looks at what was said
+		defer conn.Close()
 		fmt.Fprintln(conn, `{"QMP": {"version": {}, "capabilities": []}}`)
 		for lines := bufio.NewScanner(conn); lines.Scan(); {
 			commands <- lines.Text()
