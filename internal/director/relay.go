@@ -40,7 +40,8 @@ type relay struct {
 
 // follow takes note of who holds the Lease.
 func (r *relay) follow(holder, self string, announcing bool) (changed bool) {
-	back := r.lost && !announcing // a standby's machine before it is the active one's
+	// Who holds the Lease now is there again.
+	back := r.lost && !announcing
 	if holder == "" || holder == self || holder == r.previous && !back {
 		return false
 	}
