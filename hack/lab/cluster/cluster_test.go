@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -142,58 +141,6 @@ func TestLinkCommands(t *testing.T) {
 	}
 	if !slices.Equal(have, want) {
 		t.Errorf("linkCommands() = %q, want %q", have, want)
-	}
-}
-
-func TestParseStat(t *testing.T) {
-	stat := "123 (a (b) c) S 1 123 123 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 5 0 498079 1000 10 18446744073709551615"
-	state, started, err := parseStat([]byte(stat))
-	if state != 'S' || started != 498079 || err != nil {
-		t.Errorf("parseStat() = %c %d %v, want S 498079", state, started, err)
-	}
-	if _, _, err := parseStat([]byte("garbage")); err == nil {
-		t.Error("parseStat(garbage) = nil, want an error")
-	}
-}
-
-// startSleeper starts a process that would live long, and collects its exit.
-func startSleeper(t *testing.T) process {
-	t.Helper()
-	cmd := exec.Command("sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(done)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-done
-	})
-	p, err := identify(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func TestKillEndsTheProcessThatWasRecorded(t *testing.T) {
-	p := startSleeper(t)
-	if err := p.kill(t.Context()); err != nil || p.running() {
-		t.Errorf("kill() = %v, running: %t", err, p.running())
-	}
-	if err := p.kill(t.Context()); err != nil {
-		t.Errorf("second kill() = %v, want nil", err)
-	}
-}
-
-func TestKillSparesAnotherProcessWithTheSameID(t *testing.T) {
-	p := startSleeper(t)
-	earlier := process{PID: p.PID, Started: p.Started - 1}
-	if err := earlier.kill(t.Context()); err != nil || !p.running() {
-		t.Errorf("kill() = %v, other process running: %t, want it alive", err, p.running())
 	}
 }
 
