@@ -50,7 +50,7 @@ func upCommand(name *string) *cobra.Command {
 	}
 	cmd.Flags().IntVar(&config.Directors, "directors", 2, "how many nodes are labelled as directors")
 	cmd.Flags().IntVar(&config.Workers, "workers", 1, "how many other nodes")
-	cmd.Flags().StringSliceVar(&pods, "pods", nil, "how each worker's pods are connected, as `routed,bridge,macvlan`; routed without")
+	cmd.Flags().StringSliceVar(&pods, "pods", nil, "how pods of worker1, worker2, ... are connected, as in `routed,bridge` (default all routed)")
 	cmd.Flags().IntVar(&config.MemoryMiB, "memory", 1536, "each node's memory in `MiB`")
 	cmd.Flags().StringVar(&config.Accelerator, "accelerator", string(guest.Auto), "how the nodes run: kvm, tcg, or auto, which tries")
 	return cmd
