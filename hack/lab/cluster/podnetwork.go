@@ -206,8 +206,10 @@ func segmentRange(of netip.Prefix, pods AddressRange, gateway string) cniRange {
 func segmentPodRoutes(n Node, nodes []Node) []cniRoute {
 	node := n.Segment.Addr().String()
 	routes := []cniRoute{
-		{"0.0.0.0/0", routerAddress}, {"::/0", routerAddress6},
-		{serviceCIDR, node}, {n.Management.Masked().String(), node},
+		{"0.0.0.0/0", routerAddress},
+		{"::/0", routerAddress6},
+		{serviceCIDR, node},
+		{n.Management.Masked().String(), node},
 	}
 	for _, other := range nodes {
 		if other.Pods == PodsRouted {
