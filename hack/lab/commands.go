@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"fmt"
 	"os"
 	"slices"
@@ -17,12 +18,22 @@ import (
 
 func upCommand(name *string) *cobra.Command {
 	var config cluster.Config
+	var pods []string
 	cmd := &cobra.Command{
 		Use: "up", Short: "Make the lab and wait until its nodes are Ready", Args: usage(cobra.NoArgs),
 		Long: "Make the lab and wait until its nodes are Ready. The first time on a machine\n" +
-			"Kubernetes is built from source, which takes about 15 minutes and 5 GB of disk.",
+			"Kubernetes is built from source, which takes about 15 minutes and 5 GB of disk.\n\n" +
+			"Workers' pods are connected in one of these ways:\n" +
+			"  routed   in a network of the node (CNI ptp): 10.244.31.0/24 for worker1, ...\n" +
+			"  bridge   on the segment: the node's card is a port of a bridge (CNI bridge)\n" +
+			"  macvlan  on the segment: macvlan interfaces on the node's card (CNI macvlan)\n" +
+			"Those on the segment have an address of both families, .140 to .149 for worker1,\n" +
+			".150 to .159 for worker2, ..., for six workers; directors' pods are routed.",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			config.Name = *name
+			for _, network := range pods {
+				config.Pods = append(config.Pods, cluster.PodNetwork(network))
+			}
 			if err := config.Validate(); err != nil {
 				return usageError{err}
 			}
@@ -39,6 +50,7 @@ func upCommand(name *string) *cobra.Command {
 	}
 	cmd.Flags().IntVar(&config.Directors, "directors", 2, "how many nodes are labelled as directors")
 	cmd.Flags().IntVar(&config.Workers, "workers", 1, "how many other nodes")
+	cmd.Flags().StringSliceVar(&pods, "pods", nil, "how pods of worker1, worker2, ... are connected, as in `routed,bridge` (default all routed)")
 	cmd.Flags().IntVar(&config.MemoryMiB, "memory", 1536, "each node's memory in `MiB`")
 	cmd.Flags().StringVar(&config.Accelerator, "accelerator", string(guest.Auto), "how the nodes run: kvm, tcg, or auto, which tries")
 	return cmd
@@ -64,10 +76,10 @@ func statusCommand(name *string) *cobra.Command {
 				return err
 			}
 			table := tabwriter.NewWriter(cmd.OutOrStdout(), 0, 0, 3, ' ', 0)
-			fmt.Fprintln(table, "NAME\tSTATE\tCUT\tADDRESSES")
+			fmt.Fprintln(table, "NAME\tSTATE\tCUT\tPODS\tADDRESSES")
 			for _, member := range members {
-				fmt.Fprintf(table, "%s\t%s\t%s\t%s\n",
-					member.Name, member.State, cutNames(member.Cuts), strings.Join(member.Addresses, " "))
+				fmt.Fprintf(table, "%s\t%s\t%s\t%s\t%s\n",
+					member.Name, member.State, cutNames(member.Cuts), cmp.Or(string(member.Pods), "-"), strings.Join(member.Addresses, " "))
 			}
 			return table.Flush()
 		},

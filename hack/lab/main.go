@@ -54,6 +54,7 @@ func newCommand() *cobra.Command {
 that has IPVS, on a segment with hosts outside the cluster:
 
   director1.. 192.168.11.21..   worker1.. 192.168.11.31..   (management 10.99.0.x)
+  pods of workers on the segment, if up is told so: from 192.168.11.140
   client 192.168.11.10   rs1 192.168.11.135   rs2 192.168.11.138
   router 192.168.11.1 and 192.168.12.1   far 192.168.12.10, behind the router`,
 		SilenceErrors: true, SilenceUsage: true,

@@ -23,6 +23,8 @@ func TestMistakesInTheCall(t *testing.T) {
 		{"up", "--directors", "10"},
 		{"up", "--directors", "0", "--workers", "0"},
 		{"up", "--accelerator", "steam"},
+		{"up", "--pods", "ipvlan"},
+		{"up", "--workers", "1", "--pods", "routed,bridge"},
 		{"up", "too", "much"},
 		{"--name", "A B", "up"},
 		{"nonsense"},

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"os/exec"
 	"slices"
 	"strings"
 	"testing"
@@ -28,6 +27,18 @@ func TestValidate(t *testing.T) {
 		"no name":             {change: func(c *Config) { c.Name = "" }},
 		"a name with a slash": {change: func(c *Config) { c.Name = "a/b" }},
 		"too little memory":   {change: func(c *Config) { c.MemoryMiB = 256 }},
+		"pods on the segment": {change: func(c *Config) { c.Workers, c.Pods = 2, []PodNetwork{PodsMacvlan, PodsBridge} }, wantOK: true},
+		"fewer pod networks than workers": {
+			change: func(c *Config) { c.Workers, c.Pods = 69, []PodNetwork{PodsRouted} }, wantOK: true,
+		},
+		"more pod networks than workers": {change: func(c *Config) { c.Pods = []PodNetwork{PodsRouted, PodsBridge} }},
+		"no such pod network":            {change: func(c *Config) { c.Pods = []PodNetwork{"ipvlan"} }},
+		"routed pods of a late worker": {
+			change: func(c *Config) { c.Workers, c.Pods = 7, slices.Repeat([]PodNetwork{PodsRouted}, 7) }, wantOK: true,
+		},
+		"pods on the segment of too many workers": {
+			change: func(c *Config) { c.Workers, c.Pods = 7, slices.Repeat([]PodNetwork{PodsBridge}, 7) },
+		},
 	}
 	for name, tc := range cases {
 		t.Run(name, func(t *testing.T) {
@@ -43,19 +54,28 @@ func TestValidate(t *testing.T) {
 func TestAddressPlan(t *testing.T) {
 	config := defaults()
 	config.Directors, config.Workers = maxDirectors, maxWorkers
-	taken := map[string]string{controlAddress: Control}
-	take := func(owner string, prefix netip.Prefix) {
-		address := prefix.Addr().String()
+	config.Pods = slices.Repeat([]PodNetwork{PodsBridge, PodsMacvlan}, maxSegmentPodWorkers/2)
+	taken := map[netip.Addr]string{netip.MustParseAddr(controlAddress): Control}
+	takeAddress := func(owner string, address netip.Addr) {
 		if other, used := taken[address]; used {
 			t.Errorf("%s and %s both have %s", owner, other, address)
 		}
 		taken[address] = owner
 	}
+	take := func(owner string, prefix netip.Prefix) { takeAddress(owner, prefix.Addr()) }
 	for _, n := range config.Nodes() {
 		take(n.Name, n.Segment)
 		take(n.Name, n.Segment6)
 		take(n.Name, n.Management)
-		take(n.Name, n.PodCIDR)
+		if n.Pods == PodsRouted {
+			take(n.Name, n.PodCIDR)
+		} else {
+			for _, pods := range []AddressRange{n.PodRange, n.PodRange6} {
+				for address := pods.First; address.Compare(pods.Last) <= 0; address = address.Next() {
+					takeAddress("a pod of "+n.Name, address)
+				}
+			}
+		}
 		for _, tap := range []string{n.segmentTap(), n.managementTap()} {
 			if len(tap) > 15 {
 				t.Errorf("interface name %s is too long for the kernel", tap)
@@ -67,6 +87,11 @@ func TestAddressPlan(t *testing.T) {
 			take(host.Name, host.Segment)
 			take(host.Name, host.Segment6)
 		}
+	}
+	// VIPs start at 200, and people are to see which family is whose.
+	last := config.Nodes()[maxDirectors+maxSegmentPodWorkers-1]
+	if last.PodRange.String() != "192.168.11.190-192.168.11.199" || last.PodRange6.String() != "fd00:11::190-fd00:11::199" {
+		t.Errorf("last worker with pods on the segment %+v, want pods from .190 to .199", last)
 	}
 	first := config.Nodes()[0]
 	if first.Name != "director1" || first.Segment.String() != "192.168.11.21/24" || first.Segment6.String() != "fd00:11::21/64" {
@@ -116,58 +141,6 @@ func TestLinkCommands(t *testing.T) {
 	}
 	if !slices.Equal(have, want) {
 		t.Errorf("linkCommands() = %q, want %q", have, want)
-	}
-}
-
-func TestParseStat(t *testing.T) {
-	stat := "123 (a (b) c) S 1 123 123 0 -1 4194560 1 0 0 0 1 2 0 0 20 0 5 0 498079 1000 10 18446744073709551615"
-	state, started, err := parseStat([]byte(stat))
-	if state != 'S' || started != 498079 || err != nil {
-		t.Errorf("parseStat() = %c %d %v, want S 498079", state, started, err)
-	}
-	if _, _, err := parseStat([]byte("garbage")); err == nil {
-		t.Error("parseStat(garbage) = nil, want an error")
-	}
-}
-
-// startSleeper starts a process that would live long, and collects its exit.
-func startSleeper(t *testing.T) process {
-	t.Helper()
-	cmd := exec.Command("sleep", "1000")
-	if err := cmd.Start(); err != nil {
-		t.Fatal(err)
-	}
-	done := make(chan struct{})
-	go func() {
-		_ = cmd.Wait()
-		close(done)
-	}()
-	t.Cleanup(func() {
-		_ = cmd.Process.Kill()
-		<-done
-	})
-	p, err := identify(cmd.Process.Pid)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return p
-}
-
-func TestKillEndsTheProcessThatWasRecorded(t *testing.T) {
-	p := startSleeper(t)
-	if err := p.kill(t.Context()); err != nil || p.running() {
-		t.Errorf("kill() = %v, running: %t", err, p.running())
-	}
-	if err := p.kill(t.Context()); err != nil {
-		t.Errorf("second kill() = %v, want nil", err)
-	}
-}
-
-func TestKillSparesAnotherProcessWithTheSameID(t *testing.T) {
-	p := startSleeper(t)
-	earlier := process{PID: p.PID, Started: p.Started - 1}
-	if err := earlier.kill(t.Context()); err != nil || !p.running() {
-		t.Errorf("kill() = %v, other process running: %t, want it alive", err, p.running())
 	}
 }
 
@@ -221,17 +194,24 @@ func TestUnknownNamesAreToldWhatThereIs(t *testing.T) {
 }
 
 func TestEachNodeReachesTheOthersPods(t *testing.T) {
-	lab := &Lab{config: defaults(), dir: t.TempDir()}
+	config := defaults()
+	config.Workers, config.Pods = 3, []PodNetwork{PodsBridge, PodsMacvlan}
+	lab := &Lab{config: config, dir: t.TempDir()}
 	for _, n := range lab.config.Nodes() {
-		var setup []string
-		for _, command := range lab.setup(n) {
-			setup = append(setup, strings.Join(command, " "))
-		}
+		setup := setupLines(lab, n)
 		for _, other := range lab.config.Nodes() {
 			route := "ip route add " + other.PodCIDR.String() + " via " + other.Management.Addr().String()
-			if slices.Contains(setup, route) != (other.Name != n.Name) {
-				t.Errorf("%s: route %q there: %t", n.Name, route, other.Name == n.Name)
+			if slices.Contains(setup, route) != (other.Name != n.Name && other.Pods == PodsRouted) {
+				t.Errorf("%s: route %q in\n%s", n.Name, route, strings.Join(setup, "\n"))
 			}
 		}
 	}
+}
+
+func setupLines(lab *Lab, n Node) []string {
+	var lines []string
+	for _, command := range lab.setup(n) {
+		lines = append(lines, strings.Join(command, " "))
+	}
+	return lines
 }

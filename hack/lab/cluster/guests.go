@@ -62,6 +62,10 @@ func (l *Lab) writeInitrd(n Node, kernel machine.Kernel, creds *credentials) err
 	if err != nil {
 		return fmt.Errorf("preparing %s: %w", n.Name, err)
 	}
+	overlay, err := l.overlay(n, creds)
+	if err != nil {
+		return fmt.Errorf("preparing %s: %w", n.Name, err)
+	}
 	out, err := os.Create(l.nodePath(n.Name, "initrd"))
 	if err != nil {
 		return fmt.Errorf("preparing %s: %w", n.Name, err)
@@ -70,7 +74,7 @@ func (l *Lab) writeInitrd(n Node, kernel machine.Kernel, creds *credentials) err
 	archive.File(l.path("bin", "agent"), "/init")
 	archive.BootModules(kernel, "virtio_pci", "virtio_pmem", "nd_pmem", "virtio_net", "virtio_console", "virtio_rng", "overlay")
 	archive.Bytes(boot, node.BootFile, 0o600)
-	for name, content := range l.overlay(n, creds) {
+	for name, content := range overlay {
 		archive.Bytes(content, node.Overlay+name, 0o644)
 	}
 	if err := errors.Join(archive.Close(), out.Close()); err != nil {

@@ -1,6 +1,7 @@
 // Package cluster runs a Kubernetes cluster with a network of its own on one
 // machine: nodes are virtual machines whose kernel has IPVS, the control plane
-// and hosts outside the cluster are in network namespaces.
+// and hosts outside the cluster are in network namespaces. Pods are routed, or
+// on the nodes' segment by a bridge or macvlan. docs/lab.md has the addresses.
 //
 // A lab is known by its name. What this package starts is found again by what
 // it records, and by the namespaces' names: also after a crash Down leaves

@@ -91,8 +91,10 @@ func (l *Lab) controlLinks() []string {
 			"tuntap add dev "+node.segmentTap()+" mode tap",
 			"link set "+node.segmentTap()+" master segment up",
 			"tuntap add dev "+node.managementTap()+" mode tap",
-			"link set "+node.managementTap()+" master management up",
-			fmt.Sprintf("route add %s via %s", node.PodCIDR, node.Management.Addr()))
+			"link set "+node.managementTap()+" master management up")
+		if node.Pods == PodsRouted {
+			commands = append(commands, fmt.Sprintf("route add %s via %s", node.PodCIDR, node.Management.Addr()))
+		}
 	}
 	return commands
 }

@@ -58,17 +58,21 @@ func (l *Lab) setup(n Node) [][]string {
 		// kube-proxy sets its limits at once, and ends if it can't.
 		"modprobe nf_conntrack",
 		"sysctl -qw net.ipv4.ip_forward=1 net.ipv6.conf.default.accept_dad=0 net.ipv6.conf.all.accept_dad=0",
-		"ip address add " + n.Segment.String() + " dev eth0",
-		"ip address add " + n.Segment6.String() + " dev eth0 nodad",
-		"ip address add " + n.Management.String() + " dev eth1",
-		"ip link set eth0 up",
-		"ip link set eth1 up",
-		"ip route add default via " + controlAddress,
-		"ip route add " + farNetwork + " via " + routerAddress,
-		"ip route add " + farNetwork6 + " via " + routerAddress6,
 	}
+	if n.Pods.onSegment() {
+		commands = append(commands, segmentPodSettings()...)
+	}
+	commands = append(commands, n.segmentLinks()...)
+	commands = append(commands,
+		"ip address add "+n.Segment.String()+" dev "+n.segmentLink(),
+		"ip address add "+n.Segment6.String()+" dev "+n.segmentLink()+" nodad",
+		"ip address add "+n.Management.String()+" dev "+managementCard,
+		"ip link set "+managementCard+" up",
+		"ip route add default via "+controlAddress,
+		"ip route add "+farNetwork+" via "+routerAddress,
+		"ip route add "+farNetwork6+" via "+routerAddress6)
 	for _, other := range l.config.Nodes() {
-		if other.Name != n.Name {
+		if other.Name != n.Name && other.Pods == PodsRouted {
 			commands = append(commands, fmt.Sprintf("ip route add %s via %s", other.PodCIDR, other.Management.Addr()))
 		}
 	}
@@ -80,7 +84,11 @@ func (l *Lab) setup(n Node) [][]string {
 }
 
 // overlay is the node's own files.
-func (l *Lab) overlay(n Node, creds *credentials) map[string][]byte {
+func (l *Lab) overlay(n Node, creds *credentials) (map[string][]byte, error) {
+	network, err := cniConfig(n, l.config.Nodes())
+	if err != nil {
+		return nil, fmt.Errorf("writing the pod network of %s: %w", n.Name, err)
+	}
 	hosts := "127.0.0.1 localhost\n::1 localhost\n"
 	for _, other := range l.config.Nodes() {
 		hosts += other.Management.Addr().String() + " " + other.Name + "\n"
@@ -90,12 +98,12 @@ func (l *Lab) overlay(n Node, creds *credentials) map[string][]byte {
 		"/etc/hosts":                            []byte(hosts),
 		"/etc/machine-id":                       fmt.Appendf(nil, "%032x\n", n.Number),
 		"/etc/containerd/config.toml":           []byte(containerdConfig),
-		"/etc/cni/net.d/10-lab.conflist":        fmt.Appendf(nil, cniConfig, n.PodCIDR),
+		"/etc/cni/net.d/10-lab.conflist":        network,
 		"/etc/kubernetes/ca.crt":                creds.ca,
 		"/etc/kubernetes/kubelet.yaml":          []byte(kubeletConfig),
 		"/etc/kubernetes/kubelet.kubeconfig":    creds.kubeconfig(nodeUser(n.Name)),
 		"/etc/kubernetes/kube-proxy.kubeconfig": creds.kubeconfig(proxyUser),
-	}
+	}, nil
 }
 
 const containerdConfig = `version = 3
@@ -113,26 +121,6 @@ const containerdConfig = `version = 3
 [plugins."io.containerd.cri.v1.runtime".cni]
   bin_dirs = ["` + rootfs.CNIDir + `"]
   conf_dir = "/etc/cni/net.d"
-`
-
-// cniConfig routes pods: they are not on the directors' segment.
-const cniConfig = `{
-  "cniVersion": "1.0.0",
-  "name": "lab",
-  "plugins": [
-    {
-      "type": "ptp",
-      "ipMasq": false,
-      "ipam": {
-        "type": "host-local",
-        "dataDir": "/var/lib/cni/networks",
-        "ranges": [[{"subnet": "%s"}]],
-        "routes": [{"dst": "0.0.0.0/0"}]
-      }
-    },
-    {"type": "portmap", "capabilities": {"portMappings": true}}
-  ]
-}
 `
 
 // kubeletConfig has short periods for the node's status and lease, to match

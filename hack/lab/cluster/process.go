@@ -27,6 +27,8 @@ type process struct {
 
 // identify looks up a running process. One that isn't there, or has ended and
 // is not yet collected, is an error for which errors.Is os.ErrNotExist holds.
+// It runs as long as one of its threads does, the first or another: until then
+// it holds what it has open, such as a node's taps.
 func identify(pid int) (process, error) {
 	content, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(pid), "stat"))
 	if errors.Is(err, syscall.ESRCH) {
@@ -39,10 +41,16 @@ func identify(pid int) (process, error) {
 	if err != nil {
 		return process{}, fmt.Errorf("looking up process %d: %w", pid, err)
 	}
-	if state == 'Z' || state == 'X' {
+	if state == 'X' || state == 'Z' && !hasThreads(pid) {
 		return process{}, fmt.Errorf("looking up process %d: it has ended: %w", pid, os.ErrNotExist)
 	}
 	return process{PID: pid, Started: started}, nil
+}
+
+// hasThreads says whether a process whose first thread has ended has others.
+func hasThreads(pid int) bool {
+	threads, err := os.ReadDir(filepath.Join("/proc", strconv.Itoa(pid), "task"))
+	return err == nil && len(threads) > 1
 }
 
 // parseStat reads the state and the start from /proc/PID/stat. The program's

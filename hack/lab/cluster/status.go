@@ -21,6 +21,8 @@ type Member struct {
 	// are always running.
 	State string
 	Cuts  []Cut
+	// Pods is a node's pod network.
+	Pods PodNetwork
 }
 
 // Status looks at every node and host.
@@ -35,7 +37,7 @@ func (l *Lab) Status(ctx context.Context) ([]Member, error) {
 	for i, n := range nodes {
 		group.Go(func() {
 			members[i] = Member{
-				Name: n.Name, State: l.nodeState(ctx, n.Name), Cuts: s.Cuts[n.Name],
+				Name: n.Name, State: l.nodeState(ctx, n.Name), Cuts: s.Cuts[n.Name], Pods: n.Pods,
 				Addresses: []string{n.Segment.Addr().String(), n.Segment6.Addr().String(), n.Management.Addr().String()},
 			}
 		})

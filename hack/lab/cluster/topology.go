@@ -11,7 +11,8 @@ import (
 )
 
 // Limits of a lab: the address plan has a block of ten for the directors, and
-// workers follow up to the first host's address.
+// workers follow up to 99. Then come plain real servers, from 140 pods, and
+// from 200 nothing of ours: those are for VIPs.
 const (
 	maxDirectors = 9
 	maxWorkers   = 69
@@ -52,6 +53,9 @@ type Config struct {
 	Name      string `json:"name"`
 	Directors int    `json:"directors"`
 	Workers   int    `json:"workers"`
+	// Pods are the workers' pod networks, in order; a worker beyond them, like
+	// every director, has routed pods.
+	Pods []PodNetwork `json:"pods,omitempty"`
 	// MemoryMiB is each node's memory.
 	MemoryMiB int `json:"memoryMiB"`
 	// Accelerator is how qemu runs the nodes, see package guest.
@@ -72,7 +76,7 @@ func (c Config) Validate() error {
 	case c.MemoryMiB < 768:
 		return fmt.Errorf("%d MiB of memory: a node needs 768", c.MemoryMiB)
 	}
-	return nil
+	return c.validatePods()
 }
 
 // Node is a machine of the cluster.
@@ -84,7 +88,13 @@ type Node struct {
 	Segment    netip.Prefix
 	Segment6   netip.Prefix
 	Management netip.Prefix
-	PodCIDR    netip.Prefix
+	Pods       PodNetwork
+	// PodCIDR is the network of routed pods, invalid for others.
+	PodCIDR netip.Prefix
+	// PodRange and PodRange6 are the addresses of pods on the segment, invalid
+	// for others.
+	PodRange  AddressRange
+	PodRange6 AddressRange
 }
 
 // Nodes lists the lab's nodes, directors first.
@@ -94,7 +104,12 @@ func (c Config) Nodes() []Node {
 		nodes = append(nodes, newNode(fmt.Sprintf("director%d", i+1), 21+i, true))
 	}
 	for i := range c.Workers {
-		nodes = append(nodes, newNode(fmt.Sprintf("worker%d", i+1), 31+i, false))
+		worker := newNode(fmt.Sprintf("worker%d", i+1), 31+i, false)
+		if i < len(c.Pods) && c.Pods[i].onSegment() {
+			worker.Pods, worker.PodCIDR = c.Pods[i], netip.Prefix{}
+			worker.PodRange, worker.PodRange6 = podRanges(i)
+		}
+		nodes = append(nodes, worker)
 	}
 	return nodes
 }
@@ -104,6 +119,7 @@ func newNode(name string, number int, director bool) Node {
 		Name: name, Director: director, Number: number,
 		Segment: segment(number), Segment6: segment6(number),
 		Management: netip.MustParsePrefix(fmt.Sprintf("10.99.0.%d/24", number)),
+		Pods:       PodsRouted,
 		PodCIDR:    netip.MustParsePrefix(fmt.Sprintf("10.244.%d.0/24", number)),
 	}
 }
