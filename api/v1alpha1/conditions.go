@@ -41,8 +41,10 @@ const (
 	ConditionAPIReachable = "APIReachable"
 
 	// ConditionAddressConflict says whether somebody else on the network
-	// answers for a VIP that the director announces. It is the one condition
-	// whose good state is False.
+	// answers for a VIP that the director announces. Its good state is False.
+	//
+	// True: AddressClaimed or KernelAnswersElsewhere, until nobody has done so
+	// for a minute. False: NoConflict.
 	ConditionAddressConflict = "AddressConflict"
 
 	// ConditionAlive says whether the director's node and pod are ready. Its one
@@ -171,6 +173,14 @@ const (
 	// ReasonAddressClaimed: another host answers for a VIP. The message names
 	// the VIP and the host's hardware address.
 	ReasonAddressClaimed = "AddressClaimed"
+
+	// ReasonKernelAnswersElsewhere: the kernel of another director of the pool
+	// still answers for a VIP. That director let it while it was alone, and
+	// died; nobody else can take the VIP off its node. Both nodes forward, so
+	// that no client is refused. It ends when the dead director runs again or
+	// its node goes. The message names the VIP, the hardware address and the
+	// node.
+	ReasonKernelAnswersElsewhere = "KernelAnswersElsewhere"
 
 	// ReasonNoConflict: no other host answers for a VIP.
 	ReasonNoConflict = "NoConflict"

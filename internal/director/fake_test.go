@@ -205,6 +205,8 @@ type process struct {
 	mu     sync.Mutex
 	wanted map[netstate.Key]struct{}
 	sites  int
+	// changed counts what was told of the director as a whole.
+	changed int
 }
 
 // start runs a director in a bubble; dir outlives it.
@@ -220,7 +222,13 @@ func start(t *testing.T, name string, n *node, l *leases, dir string) *process {
 			defer p.mu.Unlock()
 			return p.wanted, nil
 		},
-		Changed: func(netstate.Key) {},
+		Changed: func(key netstate.Key) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if key == (netstate.Key{}) {
+				p.changed++
+			}
+		},
 		SiteChanged: func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -234,6 +242,12 @@ func start(t *testing.T, name string, n *node, l *leases, dir string) *process {
 	go func() { p.Run(ctx); close(p.gone) }()
 	t.Cleanup(p.stop)
 	return p
+}
+
+func (p *process) changes() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
 }
 
 func (p *process) stop() {

@@ -33,10 +33,8 @@ const (
 	judgeEvery  = 500 * time.Millisecond
 	judgeGather = 10 * time.Millisecond
 	// peersFade is how long after a takeover frames of peers are taken for what
-	// was under way, and conflictFade how long after the last one a conflict is
-	// reported.
-	peersFade    = 2 * time.Second
-	conflictFade = time.Minute
+	// was under way.
+	peersFade = 2 * time.Second
 )
 
 // ErrKubeProxyIPVS says that kube-proxy's ipvs mode runs on the node.
@@ -58,6 +56,10 @@ type session struct {
 	started     time.Time
 	startedBoot time.Duration
 
+	// answered is when it last announced against a dead peer's kernel. It is
+	// hearClaims's own.
+	answered time.Time
+
 	mu        sync.Mutex
 	pool      Pool
 	announcer *announce.Announcer
@@ -67,7 +69,7 @@ type session struct {
 	last      *Transition
 	waiting   Waiting
 	node      nodeState
-	conflict  *announce.Claim
+	conflicts conflicts
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
 	// programmed says that all that was to be served has been in the kernel since
@@ -256,10 +258,7 @@ func (s *session) judge(ctx context.Context) {
 	for {
 		waiting := s.whyNoCandidate()
 		s.mu.Lock()
-		faded := s.conflict != nil && s.presentConflict() == nil
-		if faded {
-			s.conflict = nil
-		}
+		faded := s.conflicts.fade()
 		changed := s.waiting != waiting || faded
 		s.waiting = waiting
 		s.mu.Unlock()
@@ -338,7 +337,7 @@ func (s *session) decided(decision election.Decision) {
 	told := decision.Epoch != s.decision.Epoch || decision.Confirmed != s.decision.Confirmed
 	s.decision = decision
 	if changed {
-		s.since, s.conflict = time.Now(), nil
+		s.since, s.conflicts = time.Now(), conflicts{}
 	}
 	s.mu.Unlock()
 	if changed {
@@ -395,15 +394,6 @@ func (s *session) announce() {
 			s.d.cfg.Changed(netstate.Key{Addr: addr})
 		}
 	}
-}
-
-// presentConflict returns the last claim by somebody else, nil if it was long
-// ago. s.mu is held.
-func (s *session) presentConflict() *announce.Claim {
-	if s.conflict == nil || time.Since(s.conflict.When) > conflictFade {
-		return nil
-	}
-	return s.conflict
 }
 
 // answer lets the kernel answer for the VIPs while no other director could.

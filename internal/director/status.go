@@ -41,8 +41,8 @@ type Status struct {
 	APIReachable bool
 	// KernelAnswers says that the kernel answers for the VIPs.
 	KernelAnswers bool
-	// Conflict is the last claim by somebody else, nil if there was none lately.
-	Conflict *announce.Claim
+	// Conflicts are the claims of late by others, in order.
+	Conflicts []Conflict
 	// Last is the last change between active and standby, nil if there was none.
 	Last *Transition
 	// VIPs, Services and Destinations in the kernel.
@@ -67,7 +67,7 @@ func (d *Director) Status() Status {
 		status.Address = d.sourceOf(s.node.link, netip.Addr.Is6)
 	}
 	status.Waiting, status.Announcing, status.Since = s.waiting, s.decision.Announce, s.since
-	status.Epoch, status.Last, status.Conflict = s.decision.Epoch, s.last, s.presentConflict()
+	status.Epoch, status.Last, status.Conflicts = s.decision.Epoch, s.last, s.conflicts.present()
 	status.APIReachable = s.elector.APIReachable()
 	return status
 }
@@ -255,15 +255,16 @@ func (d *Director) company() company {
 	}
 }
 
-// peerWith returns the director of the pool that has the MAC.
-func (d *Director) peerWith(mac announce.MAC) (Peer, bool) {
+// peerWith returns the director of the pool that has the MAC, the zero Peer if
+// none has.
+func (d *Director) peerWith(mac announce.MAC) Peer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i := slices.IndexFunc(d.peers, func(p Peer) bool { return strings.EqualFold(p.MAC, mac.String()) })
 	if i < 0 {
-		return Peer{}, false
+		return Peer{}
 	}
-	return d.peers[i], true
+	return d.peers[i]
 }
 
 // electorate lists the live peers as the election knows them.
