@@ -48,8 +48,11 @@ const (
 	ConditionAddressConflict = "AddressConflict"
 
 	// ConditionAlive says whether the director's node and pod are ready. Its one
-	// writer is the active director of the pool, since the dead say nothing: all
-	// else in the status of a director that is not Alive is what it last said.
+	// writer is the director that holds the Lease, which is Alive itself, since the
+	// dead say nothing: all else in the status of a director that is not Alive is
+	// what it last said, and counts for nothing, that it is active in particular.
+	//
+	// True: Alive. False: NodeNotReady, PodNotReady or Superseded.
 	ConditionAlive = "Alive"
 
 	// ConditionKernelAnswers says whether the node's kernel itself answers ARP
@@ -185,7 +188,8 @@ const (
 	// ReasonNoConflict: no other host answers for a VIP.
 	ReasonNoConflict = "NoConflict"
 
-	// ReasonAlive: the node and the pod of the director are ready.
+	// ReasonAlive: the node and the pod of the director are ready, or it
+	// holds the Lease.
 	ReasonAlive = "Alive"
 
 	// ReasonNodeNotReady: the director's node is not ready, or gone.
@@ -193,6 +197,11 @@ const (
 
 	// ReasonPodNotReady: the node has no director's pod that is ready.
 	ReasonPodNotReady = "PodNotReady"
+
+	// ReasonSuperseded: another director has taken over, and this one has not
+	// said since that it is no longer active: it is dead, or cut off from the
+	// API server. Node and pod count again as soon as it has.
+	ReasonSuperseded = "Superseded"
 
 	// ReasonAlone: no other director of the pool is there to take over, so the
 	// kernel answers for the VIPs.

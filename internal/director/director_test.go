@@ -187,6 +187,14 @@ func TestASecondDirectorIsWarmAndSilentAndTakesOver(t *testing.T) {
 		if last := second.Status().Last; last == nil || !last.Active {
 			t.Errorf("last transition = %+v", last)
 		}
+		epoch, since := second.Term()
+		pass(time.Minute)
+		if later, when := second.Term(); epoch != 2 || later != epoch || when != since || time.Since(since) < time.Minute {
+			t.Errorf("in term %d since %s, and a minute later in %d since %s", epoch, since, later, when)
+		}
+		if epoch, _ := first.Term(); epoch != 0 {
+			t.Errorf("the one before is in term %d", epoch)
+		}
 	})
 }
 

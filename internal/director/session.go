@@ -66,6 +66,7 @@ type session struct {
 	announced []netip.Addr
 	decision  election.Decision
 	since     time.Time
+	term      term
 	last      *Transition
 	waiting   Waiting
 	node      nodeState
@@ -79,6 +80,13 @@ type session struct {
 	// owed says that the Lease was this director's when it left the pool, and
 	// could not be given up.
 	owed bool
+}
+
+// term is the time for which the Lease is this director's; zero if it is not, or
+// if nobody knows.
+type term struct {
+	epoch int64
+	since time.Time
 }
 
 // nodeState is what the session knows of its node.
@@ -338,6 +346,11 @@ func (s *session) decided(decision election.Decision) {
 	s.decision = decision
 	if changed {
 		s.since, s.conflicts = time.Now(), conflicts{}
+	}
+	if held := decision.Announce && decision.Confirmed; !held {
+		s.term = term{}
+	} else if s.term.epoch != decision.Epoch {
+		s.term = term{decision.Epoch, time.Now()}
 	}
 	s.mu.Unlock()
 	if changed {

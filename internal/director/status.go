@@ -126,6 +126,18 @@ func (d *Director) Active() bool {
 	return s.decision.Announce
 }
 
+// Term returns the epoch in which the group's Lease is this director's, and since
+// when; 0 if it is not, or not known to be.
+func (d *Director) Term() (epoch int64, since time.Time) {
+	s := d.present()
+	if s == nil {
+		return 0, time.Time{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.term.epoch, s.term.since
+}
+
 // Announces says whether this director announces the VIP now.
 func (d *Director) Announces(vip netip.Addr) bool {
 	s := d.present()
