@@ -41,13 +41,18 @@ const (
 	ConditionAPIReachable = "APIReachable"
 
 	// ConditionAddressConflict says whether somebody else on the network
-	// answers for a VIP that the director announces. It is the one condition
-	// whose good state is False.
+	// answers for a VIP that the director announces. Its good state is False.
+	//
+	// True: AddressClaimed or KernelAnswersElsewhere, until nobody has done so
+	// for a minute. False: NoConflict.
 	ConditionAddressConflict = "AddressConflict"
 
 	// ConditionAlive says whether the director's node and pod are ready. Its one
-	// writer is the active director of the pool, since the dead say nothing: all
-	// else in the status of a director that is not Alive is what it last said.
+	// writer is the director that holds the Lease, which is Alive itself, since the
+	// dead say nothing: all else in the status of a director that is not Alive is
+	// what it last said, and counts for nothing, that it is active in particular.
+	//
+	// True: Alive. False: NodeNotReady, PodNotReady or Superseded.
 	ConditionAlive = "Alive"
 
 	// ConditionKernelAnswers says whether the node's kernel itself answers ARP
@@ -172,10 +177,19 @@ const (
 	// the VIP and the host's hardware address.
 	ReasonAddressClaimed = "AddressClaimed"
 
+	// ReasonKernelAnswersElsewhere: the kernel of another director of the pool
+	// still answers for a VIP. That director let it while it was alone, and
+	// died; nobody else can take the VIP off its node. Both nodes forward, so
+	// that no client is refused. It ends when the dead director runs again or
+	// its node goes. The message names the VIP, the hardware address and the
+	// node.
+	ReasonKernelAnswersElsewhere = "KernelAnswersElsewhere"
+
 	// ReasonNoConflict: no other host answers for a VIP.
 	ReasonNoConflict = "NoConflict"
 
-	// ReasonAlive: the node and the pod of the director are ready.
+	// ReasonAlive: the node and the pod of the director are ready, or it
+	// holds the Lease.
 	ReasonAlive = "Alive"
 
 	// ReasonNodeNotReady: the director's node is not ready, or gone.
@@ -183,6 +197,11 @@ const (
 
 	// ReasonPodNotReady: the node has no director's pod that is ready.
 	ReasonPodNotReady = "PodNotReady"
+
+	// ReasonSuperseded: another director has taken over, and this one has not
+	// said since that it is no longer active: it is dead, or cut off from the
+	// API server. Node and pod count again as soon as it has.
+	ReasonSuperseded = "Superseded"
 
 	// ReasonAlone: no other director of the pool is there to take over, so the
 	// kernel answers for the VIPs.

@@ -194,7 +194,7 @@ type DirectorTransition struct {
 // DirectorDisplay holds texts for the columns of kubectl get.
 type DirectorDisplay struct {
 	// active says how many groups of how many the director is active for:
-	// "1/1 groups".
+	// "1/1 groups". Of a director that is not Alive it counts for nothing.
 	// +kubebuilder:validation:MaxLength=32
 	// +optional
 	Active string `json:"active,omitempty"`

@@ -114,7 +114,10 @@ func (p programmer) Synced(pool string) { p.c.director.Synced(pool) }
 // PoolName implements directorcontroller.Serving.
 func (p programmer) PoolName() string { return p.c.director.PoolName() }
 
-// Active implements virtualserver.Observed and directorcontroller.Serving.
+// Term implements directorcontroller.Serving.
+func (p programmer) Term() (epoch int64, since time.Time) { return p.c.director.Term() }
+
+// Active implements virtualserver.Observed.
 func (p programmer) Active() bool { return p.c.director.Active() }
 
 // Plan implements virtualserver.Observed.

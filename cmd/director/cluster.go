@@ -212,8 +212,9 @@ func (c *cluster) setup(mgr ctrl.Manager) error {
 	sites := make(chan event.TypedGenericEvent[netstate.Key], 1)
 	servers := make(chan event.TypedGenericEvent[netstate.Key], 64)
 	own := make(chan event.TypedGenericEvent[netstate.Key], 1)
+	terms := make(chan event.TypedGenericEvent[netstate.Key], 1)
 	if err := mgr.Add(manager.RunnableFunc(func(ctx context.Context) error {
-		c.forward(ctx, sites, servers, own)
+		c.forward(ctx, sites, servers, own, terms)
 		return nil
 	})); err != nil {
 		return fmt.Errorf("adding the events of the director: %w", err)
@@ -230,7 +231,9 @@ func (c *cluster) setup(mgr ctrl.Manager) error {
 		&directorcontroller.Reporter{
 			Client: mgr.GetClient(), Node: c.options.node, Director: member{c}, Changed: own, Events: recorder, Now: time.Now,
 		},
-		&directorcontroller.Alive{Client: mgr.GetClient(), Director: programmer{c}, Now: time.Now},
+		&directorcontroller.Alive{
+			Client: mgr.GetClient(), Node: c.options.node, Director: programmer{c}, Changed: terms, Now: time.Now,
+		},
 		planner,
 		&virtualserver.Reporter{
 			Client: mgr.GetClient(), Director: programmer{c}, Changed: servers, Events: recorder, Now: time.Now,
@@ -255,8 +258,8 @@ func (c *cluster) wanted(ctx context.Context) (map[netstate.Key]struct{}, error)
 }
 
 // forward hands the director's news to the controllers.
-func (c *cluster) forward(ctx context.Context, sites, servers, own chan<- event.TypedGenericEvent[netstate.Key]) {
-	wasActive := false
+func (c *cluster) forward(ctx context.Context, sites, servers, own, terms chan<- event.TypedGenericEvent[netstate.Key]) {
+	wasActive, lastTerm := false, int64(0)
 	tell := func(to chan<- event.TypedGenericEvent[netstate.Key], key netstate.Key) {
 		select {
 		case <-ctx.Done():
@@ -283,6 +286,10 @@ func (c *cluster) forward(ctx context.Context, sites, servers, own chan<- event.
 				// What only the active director reports is to be looked at anew.
 				wasActive = active
 				tell(servers, netstate.Key{})
+			}
+			if epoch, _ := c.director.Term(); epoch != lastTerm {
+				lastTerm = epoch
+				tell(terms, netstate.Key{})
 			}
 		}
 	}

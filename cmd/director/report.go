@@ -47,8 +47,8 @@ func outcomeOf(s director.Status) conditions.DirectorOutcome {
 	if s.Announcing {
 		outcome.Groups = []v1alpha1.GroupStatus{{Group: 0, Epoch: s.Epoch, Since: timeOf(s.Since)}}
 	}
-	if s.Conflict != nil {
-		outcome.Conflicts = []conditions.Conflict{{Addr: s.Conflict.VIP, MAC: s.Conflict.MAC.String()}}
+	for _, conflict := range s.Conflicts {
+		outcome.Conflicts = append(outcome.Conflicts, conditions.Conflict{Addr: conflict.VIP, MAC: conflict.MAC.String(), Peer: conflict.Peer})
 	}
 	outcome.LastTransition = transitionOf(s.Last)
 	return outcome

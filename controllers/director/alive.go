@@ -3,60 +3,71 @@ package director
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
-	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+	"sigs.k8s.io/controller-runtime/pkg/source"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	"github.com/lvs-operator/lvs-operator/internal/conditions"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
-// activeLook is how often a standby looks whether it is active by now, and the
-// active director whether what it wrote is still there.
-const activeLook = 5 * time.Second
+// settleTime is what a director that lost its group has to say so itself, before
+// its successor says that it was superseded. It writes its status once a second.
+const settleTime = 1500 * time.Millisecond
 
 // Serving says what a director serves.
 type Serving interface {
 	// PoolName is the pool that it is in, or empty.
 	PoolName() string
-	// Active says whether it announces the pool's VIPs.
-	Active() bool
+	// Term is the epoch in which the pool's Lease is its own, and since when; 0 if
+	// the Lease is not, or not known to be.
+	Term() (epoch int64, since time.Time)
 }
 
-// Alive writes, while its director is the active one, the condition Alive of all
+// Alive writes, while the Lease is its director's, the condition Alive of all
 // directors of the pool.
 type Alive struct {
 	Client   client.Client
+	Node     string
 	Director Serving
-	Now      func() time.Time
+	// Changed has an event whenever Term returns something new.
+	Changed <-chan event.TypedGenericEvent[netstate.Key]
+	Now     func() time.Time
 }
 
 // SetupWithManager starts the controller with the manager.
 func (a *Alive) SetupWithManager(mgr manager.Manager) error {
-	all := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request {
-		return []reconcile.Request{{}}
-	})
+	once := []reconcile.Request{{}}
+	all := handler.EnqueueRequestsFromMapFunc(func(context.Context, client.Object) []reconcile.Request { return once })
 	return builder.ControllerManagedBy(mgr).
 		Named("alive").
 		Watches(&v1alpha1.Director{}, all).
 		Watches(&corev1.Node{}, all, builder.WithPredicates(standingChanged())).
 		Watches(&corev1.Pod{}, all).
+		WatchesRawSource(source.TypedChannel(a.Changed, handler.TypedEnqueueRequestsFromMapFunc(
+			func(context.Context, netstate.Key) []reconcile.Request { return once }))).
 		Complete(a)
 }
 
 // Reconcile writes what changed.
 func (a *Alive) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	pool := a.Director.PoolName()
-	if pool == "" || !a.Director.Active() {
-		return reconcile.Result{RequeueAfter: activeLook}, nil
+	epoch, since := a.Director.Term()
+	if pool == "" || epoch == 0 {
+		return reconcile.Result{}, nil
 	}
+	// How long its predecessor still has to say that it is active no more.
+	left := max(settleTime-a.Now().Sub(since), 0)
 	var directors v1alpha1.DirectorList
 	if err := a.Client.List(ctx, &directors); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing Directors: %w", err)
@@ -65,31 +76,56 @@ func (a *Alive) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 	if err := a.Client.List(ctx, &pods, client.MatchingLabels{ComponentLabel: ComponentDirector}); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing the pods of directors: %w", err)
 	}
+	var nodes corev1.NodeList
+	if err := a.Client.List(ctx, &nodes); err != nil {
+		return reconcile.Result{}, fmt.Errorf("listing Nodes: %w", err)
+	}
+	seen := view{nodes: nodes.Items, pods: pods.Items}
+	var result reconcile.Result
 	for i := range directors.Items {
-		if directors.Items[i].Spec.DirectorPoolName != pool {
+		director := &directors.Items[i]
+		if director.Spec.DirectorPoolName != pool {
 			continue
 		}
-		if err := a.write(ctx, &directors.Items[i], view{pods: pods.Items}); err != nil {
+		reason, message := "", ""
+		if director.Name != a.Node {
+			claims := claimsUpTo(director, epoch)
+			if claims && left > 0 {
+				result.RequeueAfter = left
+			}
+			reason, message = seen.notAlive(director.Name, claims && left == 0)
+		}
+		if err := a.write(ctx, director, reason, message); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
-	return reconcile.Result{RequeueAfter: activeLook}, nil
+	return result, nil
 }
 
-func (a *Alive) write(ctx context.Context, director *v1alpha1.Director, pods view) error {
-	reason, message := "", ""
-	var node corev1.Node
-	err := a.Client.Get(ctx, types.NamespacedName{Name: director.Name}, &node)
+// claimsUpTo says whether a director shows that it is active in the term of an
+// epoch or an earlier one. Of its successor's term it may, while it hands over.
+func claimsUpTo(director *v1alpha1.Director, epoch int64) bool {
+	return slices.ContainsFunc(director.Status.Groups, func(g v1alpha1.GroupStatus) bool { return g.Epoch <= epoch })
+}
+
+// notAlive returns why the director of a node is not alive, nothing if it is.
+func (v view) notAlive(name string, superseded bool) (reason, message string) {
+	node := v.node(name)
 	switch {
-	case client.IgnoreNotFound(err) != nil:
-		return fmt.Errorf("reading node %s: %w", director.Name, err)
-	case err != nil:
-		reason, message = v1alpha1.ReasonNodeNotReady, "the node is gone"
-	case !nodeReady(&node):
-		reason, message = v1alpha1.ReasonNodeNotReady, "the node is not ready"
-	case !pods.podReady(director.Name):
-		reason, message = v1alpha1.ReasonPodNotReady, "no director's pod is ready on the node"
+	case node == nil:
+		return v1alpha1.ReasonNodeNotReady, "the node is gone"
+	case !nodeReady(node):
+		return v1alpha1.ReasonNodeNotReady, "the node is not ready"
+	case !v.podReady(name):
+		return v1alpha1.ReasonPodNotReady, "no director's pod is ready on the node"
+	case superseded:
+		return v1alpha1.ReasonSuperseded, "another director has taken over, and this one still shows that it is active"
+	default:
+		return "", ""
 	}
+}
+
+func (a *Alive) write(ctx context.Context, director *v1alpha1.Director, reason, message string) error {
 	wanted := conditions.Alive(director, reason, message, a.Now())
 	have := meta.FindStatusCondition(director.Status.Conditions, wanted.Type)
 	if have != nil && have.Status == wanted.Status && have.Reason == wanted.Reason && have.Message == wanted.Message {

@@ -13,27 +13,43 @@ import (
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 )
 
-// serving is a director that is active or not.
-type serving bool
+// serving is a director of the pool one. Its term began at noon.
+type serving int64
 
-func (serving) PoolName() string { return "one" }
-func (s serving) Active() bool   { return bool(s) }
+func (serving) PoolName() string           { return "one" }
+func (s serving) Term() (int64, time.Time) { return int64(s), noon }
 
 func TestTheActiveDirectorSaysWhoIsAlive(t *testing.T) {
 	dead := makeNode("lb-2", nil)
 	dead.Status.Conditions[0].Status = corev1.ConditionUnknown
-	ready := makePod("lb-2", corev1.ConditionTrue)
+	node, ready := makeNode("lb-2", nil), makePod("lb-2", corev1.ConditionTrue)
+	claiming := func(epoch int64) *v1alpha1.Director {
+		d := makeDirector("lb-2", "one", "Ready")
+		d.Status.Groups = []v1alpha1.GroupStatus{{Epoch: epoch}}
+		return d
+	}
 	for name, tc := range map[string]struct {
-		active  serving
+		term serving
+		// after is how long ago the term began.
+		after   time.Duration
 		objects []client.Object
 		want    string
+		// again is when it is looked at again; 0 if there is only news to wait for.
+		again time.Duration
 	}{
-		"one that is":                   {true, []client.Object{makeNode("lb-2", nil), ready}, v1alpha1.ReasonAlive},
-		"one whose node is cut off":     {true, []client.Object{dead, ready}, v1alpha1.ReasonNodeNotReady},
-		"one whose node is gone":        {true, []client.Object{ready}, v1alpha1.ReasonNodeNotReady},
-		"one whose pod is gone":         {true, []client.Object{makeNode("lb-2", nil)}, v1alpha1.ReasonPodNotReady},
-		"nothing, if it is not active":  {false, []client.Object{makeNode("lb-2", nil), ready}, ""},
-		"nothing of another pool's one": {true, []client.Object{makeNode("lb-2", nil), ready, makeDirector("lb-2", "two", "Ready")}, ""},
+		"one that is":                          {7, time.Hour, []client.Object{node, ready}, v1alpha1.ReasonAlive, 0},
+		"one whose node is cut off":            {7, time.Hour, []client.Object{dead, ready}, v1alpha1.ReasonNodeNotReady, 0},
+		"one whose node is gone":               {7, time.Hour, []client.Object{ready}, v1alpha1.ReasonNodeNotReady, 0},
+		"one whose pod is gone":                {7, time.Hour, []client.Object{node}, v1alpha1.ReasonPodNotReady, 0},
+		"nothing, if the Lease is not its own": {0, time.Hour, []client.Object{node, ready}, "", 0},
+		"nothing of another pool's one":        {7, time.Hour, []client.Object{node, ready, makeDirector("lb-2", "two", "Ready")}, "", 0},
+
+		"its predecessor, at first":             {7, 0, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonAlive, settleTime},
+		"its predecessor, a little later":       {7, time.Second, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonAlive, settleTime - time.Second},
+		"its predecessor that has not given up": {7, settleTime, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonSuperseded, 0},
+		"one that died handing over":            {7, settleTime, []client.Object{node, ready, claiming(7)}, v1alpha1.ReasonSuperseded, 0},
+		"its successor":                         {7, time.Hour, []client.Object{node, ready, claiming(8)}, v1alpha1.ReasonAlive, 0},
+		"its predecessor whose node is cut off": {7, settleTime, []client.Object{dead, ready, claiming(6)}, v1alpha1.ReasonNodeNotReady, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			objects := tc.objects
@@ -41,9 +57,13 @@ func TestTheActiveDirectorSaysWhoIsAlive(t *testing.T) {
 				objects = append(objects, makeDirector("lb-2", "one", "Ready"))
 			}
 			c := newClient(t, objects...)
-			a := &Alive{Client: c, Director: tc.active, Now: func() time.Time { return noon }}
-			if _, err := a.Reconcile(t.Context(), reconcile.Request{}); err != nil {
+			a := &Alive{Client: c, Node: "lb-1", Director: tc.term, Now: func() time.Time { return noon.Add(tc.after) }}
+			result, err := a.Reconcile(t.Context(), reconcile.Request{})
+			if err != nil {
 				t.Fatal(err)
+			}
+			if result.RequeueAfter != tc.again {
+				t.Errorf("looked at again after %s, want %s", result.RequeueAfter, tc.again)
 			}
 			var director v1alpha1.Director
 			if err := c.Get(t.Context(), types.NamespacedName{Name: "lb-2"}, &director); err != nil {
@@ -57,5 +77,44 @@ func TestTheActiveDirectorSaysWhoIsAlive(t *testing.T) {
 				t.Errorf("condition = %+v, want reason %s", condition, tc.want)
 			}
 		})
+	}
+}
+
+func TestTheActiveDirectorIsAliveItself(t *testing.T) {
+	own := makeDirector("lb-2", "one", "Ready")
+	own.Status.Groups = []v1alpha1.GroupStatus{{Epoch: 6}}
+	c := newClient(t, own)
+	a := &Alive{Client: c, Node: "lb-2", Director: serving(7), Now: func() time.Time { return noon.Add(time.Hour) }}
+	if _, err := a.Reconcile(t.Context(), reconcile.Request{}); err != nil {
+		t.Fatal(err)
+	}
+	var director v1alpha1.Director
+	if err := c.Get(t.Context(), types.NamespacedName{Name: "lb-2"}, &director); err != nil {
+		t.Fatal(err)
+	}
+	if !meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionAlive) {
+		t.Errorf("conditions = %+v: it writes, and says that it is dead", director.Status.Conditions)
+	}
+}
+
+func TestASupersededDirectorThatGivesUpIsAliveAgain(t *testing.T) {
+	director := makeDirector("lb-2", "one", "Ready")
+	director.Status.Groups = []v1alpha1.GroupStatus{{Epoch: 6}}
+	c := newClient(t, makeNode("lb-2", nil), makePod("lb-2", corev1.ConditionTrue), director)
+	a := &Alive{Client: c, Node: "lb-1", Director: serving(7), Now: func() time.Time { return noon.Add(time.Hour) }}
+	for _, want := range []string{v1alpha1.ReasonSuperseded, v1alpha1.ReasonAlive} {
+		if _, err := a.Reconcile(t.Context(), reconcile.Request{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := c.Get(t.Context(), types.NamespacedName{Name: "lb-2"}, director); err != nil {
+			t.Fatal(err)
+		}
+		if have := meta.FindStatusCondition(director.Status.Conditions, v1alpha1.ConditionAlive); have == nil || have.Reason != want {
+			t.Fatalf("condition = %+v, want reason %s", have, want)
+		}
+		director.Status.Groups = nil
+		if err := c.Status().Update(t.Context(), director); err != nil {
+			t.Fatal(err)
+		}
 	}
 }

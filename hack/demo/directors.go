@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/lvs-operator/lvs-operator/hack/agreement"
 	"github.com/lvs-operator/lvs-operator/hack/deploy"
 )
 
@@ -29,12 +30,21 @@ func preferFirst() []string {
 	}
 }
 
+// lease is the pool's.
+var lease = types.NamespacedName{Namespace: deploy.Namespace, Name: "default-0"}
+
+// watchAgreement samples what kubectl shows of who serves, until the returned
+// function is called.
+func (s *stage) watchAgreement(ctx context.Context) (report func() agreement.Report) {
+	return agreement.Start(ctx, agreement.Options{Reader: s.api, Pool: "default", Lease: lease, VirtualServer: s.served})
+}
+
 // awaitHolder waits until the Lease is a director's.
 func (s *stage) awaitHolder(ctx context.Context, node string) error {
 	return await(ctx, "the Lease to be "+node+"'s", func() (bool, error) {
-		var lease coordinationv1.Lease
-		err := s.api.Get(ctx, types.NamespacedName{Namespace: deploy.Namespace, Name: "default-0"}, &lease)
-		return err == nil && lease.Spec.HolderIdentity != nil && *lease.Spec.HolderIdentity == node, err
+		var now coordinationv1.Lease
+		err := s.api.Get(ctx, lease, &now)
+		return err == nil && now.Spec.HolderIdentity != nil && *now.Spec.HolderIdentity == node, err
 	})
 }
 

@@ -29,9 +29,10 @@ func main() {
 
 // options are the command line.
 type options struct {
-	keep bool
-	name string
-	out  string
+	keep      bool
+	name      string
+	out       string
+	agreement string
 }
 
 func run(ctx context.Context, args []string) int {
@@ -40,6 +41,7 @@ func run(ctx context.Context, args []string) int {
 	flags.BoolVar(&o.keep, "keep", false, "leave the lab up at the end, to look around")
 	flags.StringVar(&o.name, "name", "lvs", "name of the lab")
 	flags.StringVar(&o.out, "out", "out/demo.json", "file for the measured numbers")
+	flags.StringVar(&o.agreement, "agreement", "out/demo-agreement.json", "file for whether what kubectl shows agreed")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, pflag.ErrHelp) {
 			return 0
@@ -78,24 +80,24 @@ func show(ctx context.Context, o options, out io.Writer) (err error) {
 	if err != nil {
 		return err
 	}
+	agreed := s.watchAgreement(ctx)
 	steps, err := s.play(ctx)
-	if writeErr := write(o.out, steps); writeErr != nil {
-		return errors.Join(err, writeErr)
+	shown := agreed()
+	if len(steps) > 0 {
+		err = errors.Join(err, write(o.out, steps), write(o.agreement, shown))
 	}
 	if err != nil {
 		return err
 	}
+	fmt.Fprintf(out, "\n%s.\n", shown)
 	s.lookAround(lab.Kubeconfig())
-	fmt.Fprintf(out, "\nThe numbers are in %s.\n", o.out)
-	return nil
+	fmt.Fprintf(out, "\nThe numbers are in %s and %s.\n", o.out, o.agreement)
+	return shown.Err()
 }
 
 // write stores what was measured.
-func write(path string, steps []step) error {
-	if len(steps) == 0 {
-		return nil
-	}
-	text, err := json.MarshalIndent(steps, "", "  ")
+func write(path string, measured any) error {
+	text, err := json.MarshalIndent(measured, "", "  ")
 	if err != nil {
 		return fmt.Errorf("encoding the numbers: %w", err)
 	}

@@ -58,6 +58,8 @@ type stage struct {
 	api        client.Client
 	out        io.Writer
 	recorder   *load.Recorder
+	// served is the VirtualServer.
+	served types.NamespacedName
 }
 
 // newStage installs the operator and the classic set-up and waits until it
@@ -105,6 +107,7 @@ func (s *stage) apply(ctx context.Context) error {
 		return fmt.Errorf("reading the sample: %w", err)
 	}
 	vs.Namespace = "default"
+	s.served = client.ObjectKeyFromObject(&vs)
 	if err := s.api.Create(ctx, &vs); client.IgnoreAlreadyExists(err) != nil {
 		return fmt.Errorf("applying the sample: %w", err)
 	}

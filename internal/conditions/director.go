@@ -89,6 +89,9 @@ const (
 type Conflict struct {
 	Addr netip.Addr
 	MAC  string
+	// Peer is the node of the dead director whose kernel it is that answers;
+	// empty if it is anybody else.
+	Peer string
 }
 
 // Director returns the whole status of a Director. A transition time changes
@@ -188,12 +191,20 @@ func (s *sheet) addressConflict(conflicts []Conflict) {
 		s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonNoConflict, "nobody else answers for a VIP")
 		return
 	}
+	// Whoever nobody knows is the worse one, and gives the reason.
+	reason := v1alpha1.ReasonKernelAnswersElsewhere
 	claims := make([]string, 0, len(conflicts))
 	for _, conflict := range conflicts {
-		claims = append(claims, fmt.Sprintf("%s is answered for by %s", conflict.Addr, strings.ToLower(conflict.MAC)))
+		mac := strings.ToLower(conflict.MAC)
+		if conflict.Peer != "" {
+			claims = append(claims, fmt.Sprintf("%s (%s) is still answered for by the kernel of %s, whose director is dead", conflict.Addr, mac, conflict.Peer))
+			continue
+		}
+		reason = v1alpha1.ReasonAddressClaimed
+		claims = append(claims, fmt.Sprintf("%s is answered for by %s", conflict.Addr, mac))
 	}
 	slices.Sort(claims)
-	s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonAddressClaimed, some(slices.Compact(claims)))
+	s.set(kind, metav1.ConditionTrue, reason, some(slices.Compact(claims)))
 }
 
 func (s *sheet) kernelAnswers(answering Answering) {

@@ -78,8 +78,18 @@ func TestDirectorConditions(t *testing.T) {
 			want:   map[string]string{"APIReachable": "False Unreachable"},
 		},
 		"somebody else answers": {
-			change: func(o *DirectorOutcome) { o.Conflicts = []Conflict{{vip, "52:54:00:00:00:FF"}} },
+			change: func(o *DirectorOutcome) { o.Conflicts = []Conflict{{vip, "52:54:00:00:00:FF", ""}} },
 			want:   map[string]string{"AddressConflict": "True AddressClaimed"},
+		},
+		"a dead director's kernel answers": {
+			change: func(o *DirectorOutcome) { o.Conflicts = []Conflict{{vip, "52:54:00:00:00:03", "node-b"}} },
+			want:   map[string]string{"AddressConflict": "True KernelAnswersElsewhere"},
+		},
+		"a dead director's kernel and somebody else answer": {
+			change: func(o *DirectorOutcome) {
+				o.Conflicts = []Conflict{{vip, "52:54:00:00:00:FF", ""}, {vip, "52:54:00:00:00:03", "node-b"}}
+			},
+			want: map[string]string{"AddressConflict": "True AddressClaimed"},
 		},
 		"a peer is there": {
 			change: func(o *DirectorOutcome) { o.Answering = AnsweringPeer },
@@ -111,12 +121,31 @@ func TestDirectorConditions(t *testing.T) {
 }
 
 func TestDirectorNamesWhoClaimsAnAddress(t *testing.T) {
+	for who, want := range map[Conflict]string{
+		{vip, "52:54:00:00:00:FF", ""}:       "192.168.11.200 is answered for by 52:54:00:00:00:ff",
+		{vip, "52:54:00:00:00:03", "node-b"}: "192.168.11.200 (52:54:00:00:00:03) is still answered for by the kernel of node-b, whose director is dead",
+	} {
+		in := healthyDirector()
+		in.Conflicts = []Conflict{who, who}
+		got := Director(in)
+		if message := find(got.Conditions, v1alpha1.ConditionAddressConflict).Message; message != want {
+			t.Errorf("message = %q, want %q", message, want)
+		}
+	}
+}
+
+func TestADeadDirectorsKernelIsToldOfOnce(t *testing.T) {
 	in := healthyDirector()
-	in.Conflicts = []Conflict{{vip, "52:54:00:00:00:FF"}, {vip, "52:54:00:00:00:FF"}}
-	got := Director(in)
-	want := "192.168.11.200 is answered for by 52:54:00:00:00:ff"
-	if message := find(got.Conditions, v1alpha1.ConditionAddressConflict).Message; message != want {
-		t.Errorf("message = %q, want %q", message, want)
+	in.Director.Status = Director(in)
+	in.Conflicts = []Conflict{{vip, "52:54:00:00:00:03", "node-b"}}
+	before := find(in.Director.Status.Conditions, v1alpha1.ConditionAddressConflict)
+	condition := find(Director(in).Conditions, v1alpha1.ConditionAddressConflict)
+	if e := DirectorEvent(before, *condition); e.Type != Warning || e.Reason != v1alpha1.ReasonKernelAnswersElsewhere || e.Message != condition.Message {
+		t.Errorf("event = %+v", e)
+	}
+	in.Director.Status = Director(in)
+	if again := Director(in); DirectorDiffers(in.Director, again) {
+		t.Error("the same claim is written again")
 	}
 }
 

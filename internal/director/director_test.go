@@ -8,6 +8,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
 	"github.com/lvs-operator/lvs-operator/internal/announce"
 	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
@@ -184,6 +187,14 @@ func TestASecondDirectorIsWarmAndSilentAndTakesOver(t *testing.T) {
 		if last := second.Status().Last; last == nil || !last.Active {
 			t.Errorf("last transition = %+v", last)
 		}
+		epoch, since := second.Term()
+		pass(time.Minute)
+		if later, when := second.Term(); epoch != 2 || later != epoch || when != since || time.Since(since) < time.Minute {
+			t.Errorf("in term %d since %s, and a minute later in %d since %s", epoch, since, later, when)
+		}
+		if epoch, _ := first.Term(); epoch != 0 {
+			t.Errorf("the one before is in term %d", epoch)
+		}
 	})
 }
 
@@ -359,35 +370,104 @@ func TestWhyADirectorIsNoCandidate(t *testing.T) {
 }
 
 func TestClaimsOfAVIP(t *testing.T) {
-	stranger, peer := announce.MAC{2, 9}, announce.MAC{2, 8}
+	type source struct {
+		mac  announce.MAC
+		peer Peer
+	}
+	stranger := source{mac: announce.MAC{2, 9}}
+	peer := source{announce.MAC{2, 8}, Peer{Node: "lb-8", Live: true}}
+	dead := source{announce.MAC{2, 7}, Peer{Node: "lb-7"}}
+	confirmed := election.Decision{Announce: true, Confirmed: true}
+	by := func(s source, node string) []Conflict { return []Conflict{{vip1.Addr, s.mac, node}} }
 	for name, tc := range map[string]struct {
 		decision election.Decision
 		since    time.Duration
-		mac      announce.MAC
-		want     bool
+		from     source
+		want     []Conflict
 	}{
-		"of a stranger":                     {election.Decision{Announce: true}, time.Second, stranger, true},
-		"of a peer":                         {election.Decision{Announce: true, Confirmed: true}, time.Minute, peer, true},
-		"of a peer, just after a takeover":  {election.Decision{Announce: true, Confirmed: true}, time.Second, peer, false},
-		"of a peer that may hold the Lease": {election.Decision{Announce: true}, time.Minute, peer, false},
-		"on a standby":                      {election.Decision{}, time.Minute, stranger, false},
+		"of a stranger":                        {election.Decision{Announce: true}, time.Second, stranger, by(stranger, "")},
+		"of a peer":                            {confirmed, time.Minute, peer, by(peer, "")},
+		"of a peer, just after a takeover":     {confirmed, time.Second, peer, nil},
+		"of a peer that may hold the Lease":    {election.Decision{Announce: true}, time.Minute, peer, nil},
+		"of a dead peer's kernel":              {confirmed, time.Minute, dead, by(dead, "lb-7")},
+		"of a dead peer, just after it died":   {confirmed, time.Second, dead, nil},
+		"of one that is dead or cut off alone": {election.Decision{Announce: true}, time.Minute, dead, nil},
+		"on a standby":                         {election.Decision{}, time.Minute, stranger, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				s := &session{decision: tc.decision, since: time.Now().Add(-tc.since)}
-				if got := s.disputes(announce.Claim{VIP: vip1.Addr, MAC: tc.mac, When: time.Now()}, tc.mac == peer); got != tc.want {
-					t.Errorf("a conflict: %t, want %t", got, tc.want)
+				claim := announce.Claim{VIP: vip1.Addr, MAC: tc.from.mac, When: time.Now()}
+				for _, first := range []bool{true, false} {
+					if got, news := s.disputes(claim, tc.from.peer); got != (tc.want != nil) || news != (got && first) {
+						t.Errorf("a conflict: %t, and news: %t", got, news)
+					}
 				}
-				if (s.presentConflict() != nil) != tc.want {
-					t.Errorf("conflict = %v", s.presentConflict())
+				if diff := cmp.Diff(tc.want, s.conflicts.present(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+					t.Errorf("conflicts (-want +got):\n%s", diff)
 				}
 				time.Sleep(2 * conflictFade)
-				if s.presentConflict() != nil {
+				if s.conflicts.present() != nil || s.conflicts.fade() != (tc.want != nil) || s.conflicts.fade() {
 					t.Error("a conflict stays for ever")
 				}
 			})
 		})
 	}
+}
+
+func TestConflictsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var c conflicts
+		for i := range 2 * maxConflicts {
+			claim := announce.Claim{VIP: vip1.Addr, MAC: announce.MAC{2, byte(i >> 8), byte(i)}, When: time.Now()}
+			if news := c.add(claim, ""); news != (i < maxConflicts) {
+				t.Fatalf("claim %d is news: %t", i, news)
+			}
+		}
+		if got := len(c.present()); got != maxConflicts {
+			t.Errorf("%d conflicts, want %d", got, maxConflicts)
+		}
+	})
+}
+
+// spoken notes what is announced and defended.
+type spoken struct{ announced, defended int }
+
+func (s *spoken) Announce(...netip.Addr)  { s.announced++ }
+func (s *spoken) Defend(netip.Addr) error { s.defended++; return nil }
+
+func TestADeadDirectorsKernelIsAnsweredAndShown(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := active(t, &leases{}, t.TempDir())
+		dead := Peer{Node: "lb-2", MAC: "02:00:00:00:00:12"}
+		heard := announce.MAC{2, 0, 0, 0, 0, 0x12}
+		said := &spoken{}
+		hear := func() []Conflict {
+			p.present().hear(announce.Claim{VIP: vip1.Addr, MAC: heard, When: time.Now()}, said)
+			return p.Status().Conflicts
+		}
+		p.SetPeers(Rank{}, []Peer{dead})
+		hear()
+		if got := hear(); len(got) != 1 || got[0] != (Conflict{vip1.Addr, heard, "lb-2"}) || said.announced != 1 {
+			t.Errorf("conflicts = %+v, announced %d times at once, want once", got, said.announced)
+		}
+		pass(time.Second)
+		if hear(); said.announced != 2 {
+			t.Errorf("announced %d times, want again a second later", said.announced)
+		}
+		// When it lives again, its frames are those of a peer.
+		dead.Live = true
+		p.SetPeers(Rank{}, []Peer{dead})
+		pass(time.Second)
+		if got := hear(); len(got) != 1 || got[0].Peer != "" || said.announced != 2 {
+			t.Errorf("conflicts = %+v, announced %d times", got, said.announced)
+		}
+		changes := p.changes()
+		pass(conflictFade + time.Second)
+		if got := p.Status().Conflicts; got != nil || p.changes() == changes {
+			t.Errorf("conflicts = %+v a minute later, or nobody was told", got)
+		}
+	})
 }
 
 func TestAFailedLookAtTheNodeForgetsNothing(t *testing.T) {

@@ -234,6 +234,8 @@ type process struct {
 	mu     sync.Mutex
 	wanted map[netstate.Key]struct{}
 	sites  int
+	// changed counts what was told of the director as a whole.
+	changed int
 }
 
 // start runs a director in a bubble; dir outlives it.
@@ -254,7 +256,13 @@ func startWith(t *testing.T, name string, n *node, l *leases, dir string, metric
 			defer p.mu.Unlock()
 			return p.wanted, nil
 		},
-		Changed: func(netstate.Key) {},
+		Changed: func(key netstate.Key) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			if key == (netstate.Key{}) {
+				p.changed++
+			}
+		},
 		Metrics: metrics,
 		SiteChanged: func() {
 			p.mu.Lock()
@@ -269,6 +277,12 @@ func startWith(t *testing.T, name string, n *node, l *leases, dir string, metric
 	go func() { p.Run(ctx); close(p.gone) }()
 	t.Cleanup(p.stop)
 	return p
+}
+
+func (p *process) changes() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.changed
 }
 
 func (p *process) stop() {

@@ -203,51 +203,67 @@ func (s *session) linkChanged(link kernel.Link, announcer *announce.Announcer) {
 	s.refresh()
 }
 
-// hearClaims takes note of who else claims a VIP. What to do about a peer's is
-// the elector's business; a stranger's is an event and no more.
+// hearClaims takes note of who else claims a VIP.
 func (s *session) hearClaims(ctx context.Context, announcer *announce.Announcer) {
-	var answered time.Time
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case claim := <-announcer.Claims():
-			s.d.cfg.Metrics.heardClaim()
-			peer, isPeer := s.d.peerWith(claim.MAC)
-			if isPeer {
-				s.elector.Heard()
-			}
-			if isPeer && !peer.Live && time.Since(answered) >= time.Second && s.d.Announces(claim.VIP) {
-				// Nobody can take the VIP off a kernel whose director is dead.
-				answered = time.Now()
-				announcer.Announce(claim.VIP)
-			}
-			if !s.disputes(claim, isPeer) {
-				continue
-			}
-			s.d.cfg.Log.Warn("Somebody else claims a VIP", "vip", claim.VIP, "mac", claim.MAC.String(), "kind", claim.Kind.String())
-			s.d.cfg.Changed(netstate.Key{})
-			if err := announcer.Defend(claim.VIP); err != nil && !errors.Is(err, announce.ErrRateLimited) {
-				s.d.cfg.Log.Warn("Defending a VIP", "vip", claim.VIP, "error", err)
-			}
+			s.hear(claim, announcer)
 		}
+	}
+}
+
+// defender speaks up for VIPs.
+type defender interface {
+	Announce(vips ...netip.Addr)
+	Defend(vip netip.Addr) error
+}
+
+// hear takes note of a claim. What to do about a peer's is the elector's
+// business; a stranger's is an event and no more.
+func (s *session) hear(claim announce.Claim, announcer defender) {
+	s.d.cfg.Metrics.heardClaim()
+	from := s.d.peerWith(claim.MAC)
+	if from.Node != "" {
+		s.elector.Heard()
+	}
+	if from.dead() && time.Since(s.answered) >= time.Second && s.d.Announces(claim.VIP) {
+		// Nobody can take the VIP off a kernel whose director is dead.
+		s.answered = time.Now()
+		announcer.Announce(claim.VIP)
+	}
+	disputed, news := s.disputes(claim, from)
+	if !disputed {
+		return
+	}
+	if news {
+		s.d.cfg.Log.Warn("Somebody else claims a VIP", "vip", claim.VIP, "mac", claim.MAC.String(), "kind", claim.Kind.String(), "director", from.Node)
+		s.d.cfg.Changed(netstate.Key{})
+	}
+	if err := announcer.Defend(claim.VIP); err != nil && !errors.Is(err, announce.ErrRateLimited) {
+		s.d.cfg.Log.Warn("Defending a VIP", "vip", claim.VIP, "error", err)
 	}
 }
 
 // disputes says whether a claim is a conflict, and notes it. What peers sent
 // around a takeover is none, and against a peer only a director speaks up whose
-// Lease is confirmed: the peer may be the one that holds it.
-func (s *session) disputes(claim announce.Claim, peer bool) bool {
+// Lease is confirmed: the peer may be the one that holds it. The zero Peer is a
+// stranger.
+func (s *session) disputes(claim announce.Claim, from Peer) (disputed, news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
 	case !s.decision.Announce:
-		return false
-	case peer && (!s.decision.Confirmed || time.Since(s.since) < peersFade):
-		return false
+		return false, false
+	case from.Node != "" && (!s.decision.Confirmed || time.Since(s.since) < peersFade):
+		return false, false
+	case from.dead():
+		return true, s.conflicts.add(claim, from.Node)
+	default:
+		return true, s.conflicts.add(claim, "")
 	}
-	s.conflict = &claim
-	return true
 }
 
 // announcementInterface returns the pool's interface, or the one whose network

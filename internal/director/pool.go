@@ -61,6 +61,9 @@ type Peer struct {
 	Rank Rank
 }
 
+// dead says that it is a peer, and not live.
+func (p Peer) dead() bool { return p.Node != "" && !p.Live }
+
 // Rank is what a node counts for in the election.
 type Rank struct {
 	Priority int32

@@ -33,10 +33,8 @@ const (
 	judgeEvery  = 500 * time.Millisecond
 	judgeGather = 10 * time.Millisecond
 	// peersFade is how long after a takeover frames of peers are taken for what
-	// was under way, and conflictFade how long after the last one a conflict is
-	// reported.
-	peersFade    = 2 * time.Second
-	conflictFade = time.Minute
+	// was under way.
+	peersFade = 2 * time.Second
 )
 
 // ErrKubeProxyIPVS says that kube-proxy's ipvs mode runs on the node.
@@ -58,16 +56,21 @@ type session struct {
 	started     time.Time
 	startedBoot time.Duration
 
+	// answered is when it last announced against a dead peer's kernel. It is
+	// hearClaims's own.
+	answered time.Time
+
 	mu        sync.Mutex
 	pool      Pool
 	announcer *announce.Announcer
 	announced []netip.Addr
 	decision  election.Decision
 	since     time.Time
+	term      term
 	last      *Transition
 	waiting   Waiting
 	node      nodeState
-	conflict  *announce.Claim
+	conflicts conflicts
 	relay     relay
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
@@ -78,6 +81,13 @@ type session struct {
 	// owed says that the Lease was this director's when it left the pool, and
 	// could not be given up.
 	owed bool
+}
+
+// term is the time for which the Lease is this director's; zero if it is not, or
+// if nobody knows.
+type term struct {
+	epoch int64
+	since time.Time
 }
 
 // nodeState is what the session knows of its node.
@@ -261,10 +271,7 @@ func (s *session) judge(ctx context.Context) {
 	for {
 		waiting := s.whyNoCandidate()
 		s.mu.Lock()
-		faded := s.conflict != nil && s.presentConflict() == nil
-		if faded {
-			s.conflict = nil
-		}
+		faded := s.conflicts.fade()
 		changed := s.waiting != waiting || faded
 		s.waiting = waiting
 		s.mu.Unlock()
@@ -358,7 +365,12 @@ func (s *session) decided(decision election.Decision) {
 	s.decision = decision
 	followed := s.relay.follow(decision.Holder, s.d.cfg.Node, decision.Announce)
 	if changed {
-		s.since, s.conflict = time.Now(), nil
+		s.since, s.conflicts = time.Now(), conflicts{}
+	}
+	if held := decision.Announce && decision.Confirmed; !held {
+		s.term = term{}
+	} else if s.term.epoch != decision.Epoch {
+		s.term = term{decision.Epoch, time.Now()}
 	}
 	s.mu.Unlock()
 	if changed {
@@ -417,15 +429,6 @@ func (s *session) announce() {
 			s.d.cfg.Changed(netstate.Key{Addr: addr})
 		}
 	}
-}
-
-// presentConflict returns the last claim by somebody else, nil if it was long
-// ago. s.mu is held.
-func (s *session) presentConflict() *announce.Claim {
-	if s.conflict == nil || time.Since(s.conflict.When) > conflictFade {
-		return nil
-	}
-	return s.conflict
 }
 
 // answer lets the kernel answer for the VIPs while no other director could.

@@ -42,8 +42,8 @@ type Status struct {
 	APIReachable bool
 	// KernelAnswers says that the kernel answers for the VIPs.
 	KernelAnswers bool
-	// Conflict is the last claim by somebody else, nil if there was none lately.
-	Conflict *announce.Claim
+	// Conflicts are the claims of late by others, in order.
+	Conflicts []Conflict
 	// Last is the last change between active and standby, nil if there was none.
 	Last *Transition
 	// VIPs, Services and Destinations in the kernel.
@@ -72,7 +72,7 @@ func (d *Director) Status() Status {
 		status.Address = d.sourceOf(s.node.link, netip.Addr.Is6)
 	}
 	status.Waiting, status.Announcing, status.Since = s.waiting, s.decision.Announce, s.since
-	status.Epoch, status.Last, status.Conflict = s.decision.Epoch, s.last, s.presentConflict()
+	status.Epoch, status.Last, status.Conflicts = s.decision.Epoch, s.last, s.conflicts.present()
 	status.APIReachable = s.elector.APIReachable()
 	return status
 }
@@ -129,6 +129,18 @@ func (d *Director) Active() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.decision.Announce
+}
+
+// Term returns the epoch in which the group's Lease is this director's, and since
+// when; 0 if it is not, or not known to be.
+func (d *Director) Term() (epoch int64, since time.Time) {
+	s := d.present()
+	if s == nil {
+		return 0, time.Time{}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.term.epoch, s.term.since
 }
 
 // Announces says whether this director announces the VIP now.
@@ -270,15 +282,16 @@ func (d *Director) company() company {
 	}
 }
 
-// peerWith returns the director of the pool that has the MAC.
-func (d *Director) peerWith(mac announce.MAC) (Peer, bool) {
+// peerWith returns the director of the pool that has the MAC, the zero Peer if
+// none has.
+func (d *Director) peerWith(mac announce.MAC) Peer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	i := slices.IndexFunc(d.peers, func(p Peer) bool { return strings.EqualFold(p.MAC, mac.String()) })
 	if i < 0 {
-		return Peer{}, false
+		return Peer{}
 	}
-	return d.peers[i], true
+	return d.peers[i]
 }
 
 // electorate lists the live peers as the election knows them.

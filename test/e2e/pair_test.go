@@ -28,6 +28,9 @@ const (
 	preferred = "lvs-operator.io/preferred"
 )
 
+// leaseName is the Lease of the pool's one group.
+var leaseName = types.NamespacedName{Namespace: deploy.Namespace, Name: "default-0"}
+
 // pair runs what takes two directors, with 50 connections a second throughout.
 func pair(t *testing.T, s *suite) {
 	s.setSpare(t, new("true"))
@@ -35,10 +38,12 @@ func pair(t *testing.T, s *suite) {
 	s.awaitDirector(t, spare)
 	s.serve(t, web("pair", pairVIP))
 	s.awaitPair(t)
+	s.wantAgreement(t, "pair")
 	for _, scenario := range []struct {
 		name string
 		run  func(*testing.T, *suite)
 	}{
+		{"at rest the holder renews its Lease once a second, and nobody else writes it", restsQuietly},
 		{"the active director's pod is deleted", stopsActive},
 		{"the active director's node is cordoned", cordonsActive},
 		{"the active director's process is killed", killsActive},
@@ -49,6 +54,7 @@ func pair(t *testing.T, s *suite) {
 		{"the active director's process stands still and wakes", freezesActive},
 		{"the active director's cable is pulled", unplugsActive},
 		{"a node of higher priority takes over, dies and comes back", prefersNode},
+		{"a second director joins while the lone one's process is dead", joinsDead},
 	} {
 		if !t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) }) {
 			s.explain(t)
@@ -68,8 +74,7 @@ func peerOf(node string) string {
 func (s *suite) holder(t *testing.T) string {
 	t.Helper()
 	var lease coordinationv1.Lease
-	name := types.NamespacedName{Namespace: deploy.Namespace, Name: "default-0"}
-	if err := s.api.Get(t.Context(), name, &lease); err != nil || lease.Spec.HolderIdentity == nil {
+	if err := s.api.Get(t.Context(), leaseName, &lease); err != nil || lease.Spec.HolderIdentity == nil {
 		return ""
 	}
 	return *lease.Spec.HolderIdentity

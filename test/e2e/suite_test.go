@@ -44,7 +44,7 @@ const (
 type suite struct {
 	lab        *cluster.Lab
 	deployment *deploy.Deployment
-	api        client.Client
+	api        client.WithWatch
 }
 
 var (
@@ -119,7 +119,7 @@ func newSuite(t *testing.T) *suite {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	if s.api, err = client.New(config, client.Options{Scheme: scheme}); err != nil {
+	if s.api, err = client.NewWithWatch(config, client.Options{Scheme: scheme}); err != nil {
 		t.Fatal(err)
 	}
 	s.setSpare(t, nil)

@@ -247,15 +247,7 @@ func survivesWithoutAPI(t *testing.T, s *suite) {
 		return ""
 	})
 	// With its kubelet ended nobody starts it again.
-	startKubelet := s.stopKubelet(t, lone)
-	t.Cleanup(startKubelet)
-	s.run(t, lone, "sh", "-c", `ctr -n k8s.io task kill -s SIGKILL $(ctr -n k8s.io task ls | awk '$2 == '$(pidof director)' {print $1}')`)
-	await(t, 30*time.Second, func() string {
-		if s.directorProcess(lone) == "" {
-			return ""
-		}
-		return "the director is still running"
-	})
+	startKubelet := s.killForGood(t, lone)
 	pause(t, 90*time.Second)
 	if s.directorProcess(lone) != "" {
 		t.Fatal("a director ran in the meantime, so nothing is shown")
@@ -276,6 +268,22 @@ func survivesWithoutAPI(t *testing.T, s *suite) {
 	})
 	s.awaitDirector(t, lone)
 	w.check(t)
+}
+
+// killForGood kills a node's director, which nobody starts again before the
+// returned function is called or the test ends: its kubelet is ended too.
+func (s *suite) killForGood(t *testing.T, node string) (startKubelet func()) {
+	t.Helper()
+	startKubelet = s.stopKubelet(t, node)
+	t.Cleanup(startKubelet)
+	s.run(t, node, "sh", "-c", `ctr -n k8s.io task kill -s SIGKILL $(ctr -n k8s.io task ls | awk '$2 == '$(pidof director)' {print $1}')`)
+	await(t, 30*time.Second, func() string {
+		if s.directorProcess(node) == "" {
+			return ""
+		}
+		return "the director is still running"
+	})
+	return startKubelet
 }
 
 // withoutIPVS makes a node's kernel one that has no IPVS until the returned
@@ -309,18 +317,7 @@ func (s *suite) saysIPVSMissing(t *testing.T, node string, bringBack func()) {
 		}
 		return fmt.Sprintf("condition IPVSAvailable is %+v", condition)
 	})
-	await(t, time.Minute, func() string {
-		var events corev1.EventList
-		if err := s.api.List(t.Context(), &events, client.InNamespace(metav1.NamespaceDefault)); err != nil {
-			return err.Error()
-		}
-		for _, event := range events.Items {
-			if event.InvolvedObject.Kind == "Director" && event.InvolvedObject.Name == node && event.Reason == v1alpha1.ReasonIPVSUnavailable {
-				return ""
-			}
-		}
-		return fmt.Sprintf("no event of Director %s says it among %d", node, len(events.Items))
-	})
+	await(t, time.Minute, func() string { return s.noEvent(t, node, v1alpha1.ReasonIPVSUnavailable) })
 	if s.ready(t, node) {
 		t.Error("the pod is ready, although its director cannot serve")
 	}
