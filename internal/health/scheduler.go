@@ -50,7 +50,12 @@ const (
 	jitterShare = 0.1
 	// shortestDelay keeps a nonsensical schedule from becoming a busy loop.
 	shortestDelay = 10 * time.Millisecond
+	// stall is how much later than its timeout a try ends whose process stood
+	// still, or got no processor, while it ran.
+	stall = 500 * time.Millisecond
 )
+
+var errTimedOut = errors.New("timed out")
 
 // Scheduler runs probes for any number of owners.
 //
@@ -86,6 +91,8 @@ type runner struct {
 	owners map[string]struct{}
 	state  State
 	report Report
+	// stalled says that the last try was void, see void.
+	stalled bool
 }
 
 // NewScheduler returns a Scheduler that has nothing to do. Its Close must be
@@ -258,11 +265,24 @@ func (s *Scheduler) try(ctx context.Context, probe Probe) error {
 	defer cancel()
 	if err := checker.Check(ctx, probe.Target); err != nil {
 		if errors.Is(err, context.DeadlineExceeded) {
-			return errors.New("timed out")
+			return errTimedOut
 		}
 		return err
 	}
 	return nil
+}
+
+// void makes a timeout inconclusive that came much too late: the answer may have
+// been there, and nobody looked. A process that was stopped, or a machine that was
+// paused, would else find all its servers down when it wakes. Of two in a row the
+// second counts, or a machine that is always late would never find a server down.
+// s.mu is held.
+func (r *runner) void(err error, took time.Duration) error {
+	r.stalled = !r.stalled && errors.Is(err, errTimedOut) && took > r.probe.Schedule.Timeout+stall
+	if r.stalled {
+		return fmt.Errorf("%w: timed out while the director stood still", ErrInconclusive)
+	}
+	return err
 }
 
 // record enters the outcome of a try, tells the owners if the verdict is a new
@@ -272,6 +292,7 @@ func (s *Scheduler) record(r *runner, started time.Time, err error) time.Duratio
 	schedule := r.probe.Schedule
 
 	s.mu.Lock()
+	err = r.void(err, now.Sub(started))
 	before := r.state.Verdict
 	state, delay := Step(r.state, resultOf(err), schedule)
 	r.state = state

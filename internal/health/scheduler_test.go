@@ -261,6 +261,68 @@ func TestATimeoutIsAFailure(t *testing.T) {
 	})
 }
 
+// sleeper is a checker whose process is stopped while it waits.
+type sleeper struct {
+	mu      sync.Mutex
+	wakesIn time.Duration
+}
+
+func (s *sleeper) set(wakesIn time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.wakesIn = wakesIn
+}
+
+func (s *sleeper) Check(ctx context.Context, _ Target) error {
+	s.mu.Lock()
+	wakesIn := s.wakesIn
+	s.mu.Unlock()
+	if wakesIn == 0 {
+		return nil
+	}
+	time.Sleep(wakesIn)
+	return ctx.Err()
+}
+
+func TestADirectorThatStoodStillTakesNoServerDown(t *testing.T) {
+	impatient := schedule
+	impatient.FailureThreshold = 1
+	for name, tc := range map[string]struct {
+		// wakesIn is how long a try takes that has a timeout of a second.
+		wakesIn time.Duration
+		tries   int
+		want    Verdict
+	}{
+		"stopped once":                  {10 * time.Second, 1, Up},
+		"a timeout in time":             {1001 * time.Millisecond, 1, Down},
+		"a machine that is always late": {2 * time.Second, 2, Down},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				checker := &sleeper{}
+				s := NewScheduler(Options{Checkers: Checkers{TCP: checker}, Jitter: still})
+				defer s.Close()
+				probe := Probe{target(1), impatient}
+				s.SetFor("a", []Probe{probe})
+				time.Sleep(4100 * time.Millisecond)
+				if got := s.Report(probe); got.Verdict != Up {
+					t.Fatalf("report %+v, want Up", got)
+				}
+				checker.set(tc.wakesIn)
+				for range tc.tries {
+					before := s.Report(probe).LastTry
+					for s.Report(probe).LastTry.Equal(before) {
+						time.Sleep(time.Millisecond)
+					}
+				}
+				if got := s.Report(probe); got.Verdict != tc.want || got.LastError == "" {
+					t.Errorf("report %+v, want %s with an error", got, tc.want)
+				}
+			})
+		})
+	}
+}
+
 func TestJitterOnlyShortensIntervals(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		checker := newScript()
