@@ -116,6 +116,11 @@ func gist(status v1alpha1.VirtualServerStatus) map[string]string {
 	if status.RealServerCounts != nil {
 		gist["counts"] = fmt.Sprint(*status.RealServerCounts)
 	}
+	if status.Display != nil {
+		// Two directors write the one and the other during a handover: the columns may
+		// be the one's and the addresses the other's.
+		gist["directors"] = status.Display.Directors
+	}
 	return gist
 }
 

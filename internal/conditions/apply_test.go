@@ -104,6 +104,10 @@ func TestNothingIsSentThatIsThere(t *testing.T) {
 			change:     func(s *v1alpha1.VirtualServerStatus) { s.Conditions[2].Status = metav1.ConditionFalse },
 			wantReport: true, wantUrgent: true,
 		},
+		"a director in the columns": {
+			change:     func(s *v1alpha1.VirtualServerStatus) { s.Display.Directors = "node-c" },
+			wantReport: true, wantUrgent: true,
+		},
 		"wording": {
 			change:     func(s *v1alpha1.VirtualServerStatus) { s.RealServers[0].Reason = "timed out" },
 			wantReport: true,
