@@ -34,6 +34,9 @@ type relay struct {
 	set *kernel.Relay
 	// tried and probed are when it was last told and asked.
 	tried, probed time.Time
+	// first says that the next probe is the first since the director became active:
+	// what the kernel knew before may be long past.
+	first bool
 	// problem is why it could not be told, as it was last logged.
 	problem string
 }
@@ -89,7 +92,8 @@ func (s *session) probePrevious(ctx context.Context) {
 	if s.relay.set != nil && s.decision.Announce && time.Since(s.relay.probed) >= probeEvery {
 		to, s.relay.probed = s.relay.set.To, time.Now()
 	}
-	link, previous := s.node.link.Name, s.relay.previous
+	link, previous, first := s.node.link.Name, s.relay.previous, s.relay.first
+	s.relay.first = s.relay.first && len(to) == 0
 	s.mu.Unlock()
 	if len(to) == 0 {
 		return
@@ -99,7 +103,7 @@ func (s *session) probePrevious(ctx context.Context) {
 		s.d.cfg.Log.Warn("Looking whether a director's machine is there", "node", previous, "error", err)
 		return
 	}
-	if there {
+	if there || first {
 		return
 	}
 	s.d.cfg.Log.Info("The machine of the director before is gone, and its connections with it", "node", previous)

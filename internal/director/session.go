@@ -366,6 +366,7 @@ func (s *session) decided(decision election.Decision) {
 	followed := s.relay.follow(decision.Holder, s.d.cfg.Node, decision.Announce)
 	if changed {
 		s.since, s.conflicts = time.Now(), conflicts{}
+		s.relay.first, s.relay.probed = true, time.Time{}
 	}
 	if held := decision.Announce && decision.Confirmed; !held {
 		s.term = term{}

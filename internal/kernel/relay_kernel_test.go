@@ -182,6 +182,8 @@ func TestANeighbourThatIsGoneIsFoundOut(t *testing.T) {
 		t.Fatal(err)
 	}
 	look(false)
+	l.servers[0].Up("eth0")
+	look(true)
 }
 
 func TestNoRelayIsLeftBehind(t *testing.T) {

@@ -144,9 +144,9 @@ func (c *Client) SetRelay(ctx context.Context, relay Relay) error {
 }
 
 // Probe has the kernel look whether a neighbour is still there, and says what it
-// knows so far: false once it has asked several times without an answer, which
-// takes some three seconds (retrans_time_ms and ucast_solicit of its neighbour
-// table).
+// knew before: false if it had asked several times without an answer, which takes
+// some three seconds (retrans_time_ms and ucast_solicit of its neighbour table).
+// That may have been long ago.
 func (c *Client) Probe(ctx context.Context, link string, addr netip.Addr) (bool, error) {
 	if err := ctx.Err(); err != nil {
 		return true, err
@@ -160,21 +160,19 @@ func (c *Client) Probe(ctx context.Context, link string, addr netip.Addr) (bool,
 		return true, err
 	}
 	const busy = unix.NUD_PROBE | unix.NUD_INCOMPLETE | unix.NUD_PERMANENT | unix.NUD_NOARP
-	switch {
-	case known != nil && known.State&unix.NUD_FAILED != 0:
-		return false, nil
-	case known != nil && known.State&busy != 0:
+	if known != nil && known.State&busy != 0 {
 		return true, nil
 	}
+	failed := known != nil && known.State&unix.NUD_FAILED != 0
 	ask := netlink.Neigh{LinkIndex: l.Attrs().Index, IP: addr.AsSlice(), Flags: netlink.NTF_USE}
-	if known != nil {
+	if known != nil && !failed {
 		ask = *known
 		ask.State = netlink.NUD_PROBE
 	}
 	if err := c.route.NeighSet(&ask); err != nil {
 		return true, fmt.Errorf("probing %s on %s: %w", addr, link, err)
 	}
-	return true, nil
+	return !failed, nil
 }
 
 // neighborEntry is the kernel's entry for a neighbour, nil if there is none.
