@@ -155,6 +155,9 @@ func (b *belief) sending(now time.Time, d Decision) {
 	b.own.Yield.Asked = time.Time{}
 	if d.Write == Release {
 		b.own.Yield.Asked = now
+		if b.own.Yield.Begun.IsZero() {
+			b.own.Yield.Why = d.Why
+		}
 	}
 }
 
@@ -204,7 +207,7 @@ func (b *belief) released() {
 		return
 	}
 	if y.Begun.IsZero() {
-		y.Begun, y.Why = b.sentAt, b.sent.Why
+		y.Begun = b.sentAt
 	}
 	y.Asked, y.LastAt = time.Time{}, b.sentAt
 	y.Tried = append(slices.Clone(y.Tried), b.sent.Successor)

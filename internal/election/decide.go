@@ -1,6 +1,9 @@
 package election
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Write is what a director does to the group's Lease.
 type Write int
@@ -193,8 +196,9 @@ func (v View) holding() Decision {
 	}
 	d := v.kept()
 	if asked := v.Own.Yield.Asked; !asked.IsZero() && v.HeardAt.After(asked) {
-		// The successor is faster than the answer to the release.
-		return Decision{Reason: why}
+		// The successor is faster than the answer to the release, and the reason
+		// for it may be none any more.
+		return Decision{Reason: cmp.Or(why, v.Own.Yield.Why)}
 	}
 	if successor != "" && (d.Announce || v.Self.Terminating) {
 		d.Write, d.Successor, d.Why = Release, successor, why

@@ -220,7 +220,7 @@ func views() *rapid.Generator[View] {
 				Announcing: rapid.Bool().Draw(t, "announcing"), Restored: rapid.Bool().Draw(t, "restored"),
 				Epoch: rapid.Int64Range(0, 9).Draw(t, "own epoch"), RenewSent: moment.Draw(t, "renewSent"),
 				CandidateSince: moment.Draw(t, "candidateSince"), TookBackAt: moment.Draw(t, "tookBackAt"),
-				Yield: Yield{Asked: moment.Draw(t, "asked")},
+				Yield: Yield{Asked: moment.Draw(t, "asked"), Why: Cordoned},
 			},
 			Lease: Lease{Known: rapid.Bool().Draw(t, "known"), Unsure: rapid.Bool().Draw(t, "unsure")},
 		}

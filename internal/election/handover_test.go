@@ -81,6 +81,11 @@ func TestHandover(t *testing.T) {
 			own:  Own{Announcing: true, RenewSent: at(0), Yield: Yield{Asked: at(300)}},
 			want: Decision{Epoch: 7, Reason: Unfit},
 		},
+		"and ends it although its reason is gone meanwhile": {
+			now: 500, self: self(nil), peers: []Peer{peer("b", 0)}, lease: mine, heard: 400,
+			own:  Own{Announcing: true, RenewSent: at(0), Yield: Yield{Asked: at(300), Why: Cordoned}},
+			want: Decision{Epoch: 7, Reason: Cordoned},
+		},
 		"after the release it announces": {
 			now: 500, self: self(unfit), peers: []Peer{peer("b", 0)}, lease: vacant("b"), own: yielding,
 			want: Decision{Announce: true, Epoch: 7, NextAt: at(2000), Reason: Unfit},

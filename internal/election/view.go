@@ -128,7 +128,8 @@ type Yield struct {
 	Begun, LastAt, TakenAt time.Time
 	// Tried are the successors that were named, in order.
 	Tried []string
-	// Why is the reason.
+	// Why is the reason for the first release that was carried out or, as long as
+	// none was, for the one that was last sent.
 	Why Reason
 }
 
