@@ -66,8 +66,8 @@ func (v View) turn() time.Duration {
 	if v.Lease.Holder == "" && v.Lease.Successor != "" {
 		wait = successorDelay
 	}
-	for _, peer := range v.candidates() {
-		if peer.Node != v.Lease.Holder && v.ranks(peer, v.self()) < 0 {
+	for _, peer := range v.Peers {
+		if peer.Candidate && peer.Node != v.Self.Node && peer.Node != v.Lease.Holder && v.ranks(peer, v.self()) < 0 {
 			wait += rankDelay
 		}
 	}
