@@ -132,7 +132,8 @@ type Decision struct {
 //     or not, with a new epoch. With the API server away it is announced at
 //     once, as a Lease that the checkpoint names is.
 //   - A deleted Lease is made anew by its holder at once, by others a duration
-//     later.
+//     later, in the order of their ranks. So is one that never was: directors
+//     that start together share the groups by rank.
 //   - A holder that terminates or cannot serve, whose node is to be emptied, or
 //     whom a director of higher priority asks, hands over: it releases the Lease
 //     for a successor and announces until that one is heard. See yielding.
@@ -316,7 +317,7 @@ func (v View) absent() Decision {
 	if !v.Self.Candidate {
 		return d
 	}
-	d.NextAt = v.Lease.AbsentSince.Add(v.LeaseDuration)
+	d.NextAt = v.Lease.AbsentSince.Add(v.LeaseDuration + v.turn())
 	if !v.Now.Before(d.NextAt) {
 		d.Write, d.NextAt = Create, time.Time{}
 	}

@@ -137,6 +137,10 @@ func TestHandover(t *testing.T) {
 			now: 3000, self: self(nil), peers: []Peer{peer("b", 9), peer("c", 1)}, lease: others,
 			want: Decision{Epoch: 8, NextAt: at(3100), Reason: HeldByOther},
 		},
+		"a Lease that is made anew is left to those of better rank": {
+			now: 3000, self: self(nil), peers: []Peer{peer("b", 0), peer("c", 1)}, lease: Lease{Known: true, AbsentSince: at(0)},
+			want: Decision{NextAt: at(3100), Reason: Absent},
+		},
 		"a cordoned director ranks last": {
 			now: 0, self: self(cordoned), peers: []Peer{peer("c", -1)}, lease: vacant(""),
 			want: Decision{Epoch: 7, NextAt: at(100), Reason: Vacant},
