@@ -58,10 +58,18 @@ func (b *belief) decide(now time.Time) Decision {
 	case b.own.CandidateSince.IsZero():
 		b.own.CandidateSince = now
 	}
-	d := Decide(View{
+	v := View{
 		Now: now, LeaseDuration: b.duration, Group: b.group, Preemption: b.preemption,
 		Self: b.self, Peers: b.peers, Lease: b.lease, Contact: b.contact, Own: b.own, HeardAt: b.heardAt,
-	})
+	}
+	switch {
+	case !v.outdone():
+		b.own.OutdoneSince = time.Time{}
+	case b.own.OutdoneSince.IsZero():
+		b.own.OutdoneSince = now
+	}
+	v.Own.OutdoneSince = b.own.OutdoneSince
+	d := Decide(v)
 	b.own.Announcing = d.Announce
 	if !d.Announce {
 		b.own.Yield = Yield{}
@@ -93,8 +101,8 @@ func (b *belief) set(now time.Time, settings Settings, standing Standing, peers 
 		b.heard(now, heardAt)
 	}
 	b.duration, b.preemption, b.peers = settings.LeaseDuration, settings.Preemption, peers
-	b.self.Candidate, b.self.Unfit, b.self.Cordoned = standing.Candidate, standing.Unfit, standing.Cordoned
-	b.self.Priority, b.self.Terminating = standing.Priority, terminating
+	b.self.Candidate, b.self.Unfit, b.self.Impaired = standing.Candidate, standing.Unfit, standing.Impaired
+	b.self.Cordoned, b.self.Priority, b.self.Terminating = standing.Cordoned, standing.Priority, terminating
 }
 
 // wake must be called before anything is told to the belief. If the last

@@ -82,6 +82,9 @@ const (
 	Handover Reason = "Handover"
 	// Unfit: the director cannot serve, and hands over to a peer that can.
 	Unfit Reason = "Unfit"
+	// Impaired: the kernel refuses some of the VIPs, so it hands over to a peer
+	// that serves them all.
+	Impaired Reason = "Impaired"
 	// Cordoned: the node is to be emptied, so it hands over.
 	Cordoned Reason = "Cordoned"
 	// Preempted: it hands over to a director of higher priority.
@@ -134,11 +137,11 @@ type Decision struct {
 //   - A deleted Lease is made anew by its holder at once, by others a duration
 //     later, in the order of their ranks. So is one that never was: directors
 //     that start together share the groups by rank.
-//   - A holder that terminates or cannot serve, whose node is to be emptied, or
-//     whom a director of higher priority asks, hands over: it releases the Lease
-//     for a successor and announces until that one is heard. See yielding.
-//     Without anybody to hand over to, one that terminates stops announcing and
-//     then releases, and any other stays.
+//   - A holder that terminates or cannot serve, that serves less than another
+//     would, whose node is to be emptied, or whom a director of higher priority
+//     asks, hands over: it releases the Lease for a successor and announces until
+//     that one is heard. See yielding. Without anybody to hand over to, one that
+//     terminates stops announcing and then releases, and any other stays.
 //
 // What it promises when all directors use it and keep to Fence: as long as every
 // request is answered within a sixth of the duration and nobody else writes the
@@ -206,6 +209,9 @@ func (v View) holding() Decision {
 	}
 	if v.Self.Terminating && !d.Announce {
 		d.Reason = why
+	}
+	if at := v.outdoneUntil(); v.Now.Before(at) && !d.NextAt.IsZero() {
+		d.NextAt = earlier(d.NextAt, at)
 	}
 	return d
 }

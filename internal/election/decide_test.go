@@ -213,6 +213,7 @@ func views() *rapid.Generator[View] {
 				return Peer{
 					Node:      rapid.SampledFrom([]string{"b", "c", "d"}).Draw(t, "peer"),
 					Candidate: rapid.Bool().Draw(t, "candidate"), Cordoned: rapid.Bool().Draw(t, "cordoned"),
+					Impaired: rapid.Bool().Draw(t, "impaired"),
 					Priority: rapid.Int32Range(0, 2).Draw(t, "priority"),
 				}
 			}), 0, 3, func(p Peer) string { return p.Node }).Draw(t, "peers"),
@@ -232,6 +233,7 @@ func views() *rapid.Generator[View] {
 			v.Lease.ChangedAt = moment.Draw(t, "changedAt")
 		}
 		v.Self.Unfit, v.Self.Cordoned = rapid.Bool().Draw(t, "unfit"), rapid.Bool().Draw(t, "is cordoned")
+		v.Self.Impaired, v.Own.OutdoneSince = rapid.Bool().Draw(t, "is impaired"), moment.Draw(t, "outdoneSince")
 		v.Self.Priority = rapid.Int32Range(0, 2).Draw(t, "own priority")
 		v.Preemption.Never = rapid.Bool().Draw(t, "never")
 		if begun := moment.Draw(t, "begun"); !begun.IsZero() && !v.holds() {
@@ -257,6 +259,7 @@ func TestDecisionsAreSound(t *testing.T) {
 		d := Decide(v)
 		heldByOther := v.Lease.Exists && v.Lease.Holder != "" && v.Lease.Holder != v.Self.Node
 		highest := max(v.Lease.Epoch, v.Own.Epoch)
+		unimpaired := func(node string) bool { p, known := v.peer(node); return known && !p.Impaired }
 		switch {
 		case !d.NextAt.IsZero() && !d.NextAt.After(v.Now):
 			t.Fatalf("NextAt %s is not after now: whoever waits for it would spin", d.NextAt.Sub(v.Now))
@@ -270,6 +273,12 @@ func TestDecisionsAreSound(t *testing.T) {
 			t.Fatalf("would %s for %q because of %q", d.Write, d.Successor, d.Why)
 		case d.Write == Request && (v.Preemption.Never || v.Self.Cordoned || !v.Self.Candidate || !heldByOther):
 			t.Fatal("asks for what it may not have")
+		case d.Write == Request && v.Self.Impaired && unimpaired(v.Lease.Holder):
+			t.Fatal("asks for what another serves better")
+		case d.Why == Impaired && (!v.Self.Impaired || !unimpaired(d.Successor)):
+			t.Fatalf("hands over to %s, which serves no more", d.Successor)
+		case d.Why == Cordoned && !v.Self.Impaired && !unimpaired(d.Successor):
+			t.Fatalf("hands over to %s, which serves less", d.Successor)
 		case d.Confirmed && (!d.Announce || !v.holds()):
 			t.Fatal("confirmed without holding the Lease")
 		case d.Write != None && (v.Lease.Unsure || !v.Lease.Known):

@@ -84,6 +84,8 @@ type node struct {
 	unfit    bool
 	cordoned bool
 	priority int32
+	// impaired is what the process finds, told what peers know of it.
+	impaired, told bool
 	// died is when it last crashed: for a while peers take it for alive.
 	died time.Time
 	// candidate is what the process is told to be.
@@ -272,6 +274,16 @@ func (n *node) crash() {
 	}
 }
 
+// impair makes the kernel refuse some VIPs, or all be well again. Peers learn of
+// it some time later.
+func (n *node) impair(impaired bool) {
+	n.impaired = impaired
+	n.w.after(time.Duration(n.w.rand.Float64()*float64(telling)), func() { n.told = n.impaired })
+}
+
+// telling is how long it takes at most until peers know how a director is.
+const telling = 2 * time.Second
+
 // fade is how long a dead process is taken for alive.
 const fade = 5 * time.Second
 
@@ -281,7 +293,7 @@ func (n *node) peers() []Peer {
 	for _, m := range n.w.nodes {
 		if m != n && (m.running && !m.leaving || n.w.now.Sub(m.died) < fade) {
 			peers = append(peers, Peer{
-				Node: m.name, Candidate: m.candidate && !m.unfit, Cordoned: m.cordoned, Priority: m.priority,
+				Node: m.name, Candidate: m.candidate && !m.unfit, Impaired: m.told, Cordoned: m.cordoned, Priority: m.priority,
 			})
 		}
 	}
@@ -352,7 +364,7 @@ func (p *part) tick(start int) {
 
 func (p *part) decide() {
 	p.belief.set(p.w.now, Settings{LeaseDuration: duration, Preemption: Preemption{Delay: preemptionDelay}}, Standing{
-		Candidate: p.candidate && !p.unfit, Unfit: p.unfit, Cordoned: p.cordoned, Priority: p.priority,
+		Candidate: p.candidate && !p.unfit, Unfit: p.unfit, Impaired: p.impaired, Cordoned: p.cordoned, Priority: p.priority,
 	}, p.view(), time.Time{}, p.leaving)
 	d := p.belief.decide(p.w.now)
 	begins := d.Announce && !p.decision.Announce

@@ -26,8 +26,11 @@ type Self struct {
 	// Unfit says that it cannot serve: its link is down, or its kernel refuses. A
 	// holder hands the group to a peer that can.
 	Unfit bool
+	// Impaired says that it serves, but not all: its kernel refuses some of the
+	// VIPs. It ranks after all that are not.
+	Impaired bool
 	// Cordoned says that its node is to be emptied. It ranks after all that are
-	// not.
+	// not, but before those that are impaired.
 	Cordoned bool
 	// Priority ranks directors: a higher one is preferred.
 	Priority int32
@@ -36,9 +39,9 @@ type Self struct {
 // Peer is another director of the pool that is alive as far as the API server
 // knows. The fields are those of Self.
 type Peer struct {
-	Node                string
-	Candidate, Cordoned bool
-	Priority            int32
+	Node                          string
+	Candidate, Impaired, Cordoned bool
+	Priority                      int32
 }
 
 // Preemption says whether, and when, a director asks for a group that one of
@@ -111,6 +114,9 @@ type Own struct {
 	TookBackAt time.Time
 	// CandidateSince is since when it has been a candidate without a break.
 	CandidateSince time.Time
+	// OutdoneSince is since when it has been impaired beside a candidate that is
+	// not, without a break.
+	OutdoneSince time.Time
 	// Moves are the last changes of holder that it saw, at most movesLimit, the
 	// oldest first.
 	Moves []time.Time
