@@ -72,7 +72,9 @@ func (b *belief) decide(now time.Time) Decision {
 	d := Decide(v)
 	b.own.Announcing = d.Announce
 	if !d.Announce {
-		b.own.Yield = Yield{}
+		// A release that is under way still is: who was heard since may have
+		// taken the Lease.
+		b.own.Yield = Yield{Asked: b.own.Yield.Asked, Why: b.own.Yield.Why}
 	}
 	b.decidedAt = now
 	return d
@@ -125,6 +127,9 @@ func (b *belief) read(now, sent time.Time, object *coordinationv1.Lease) {
 	b.answered(now)
 	if !sent.Before(b.unsureSince) {
 		b.lease.Unsure = false
+		if b.own.Yield.Asked.Before(b.unsureSince) {
+			b.own.Yield.Asked = time.Time{}
+		}
 	}
 	if sent.Before(b.asOf) && (object == nil || !newer(object, b.object)) {
 		return

@@ -125,8 +125,8 @@ type Own struct {
 // Yield is how far a holder is with handing a group over. It has released the
 // Lease and goes on announcing until the successor is heard.
 type Yield struct {
-	// Asked is when the release was sent that has no answer yet; zero if there is
-	// none.
+	// Asked is when the release was sent of which it is not known yet what became;
+	// zero if there is none.
 	Asked time.Time
 	// Begun is when the first release that was carried out was sent; zero if none
 	// was. LastAt is when the last one was. TakenAt is when another director was
