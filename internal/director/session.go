@@ -66,8 +66,11 @@ type session struct {
 	since     time.Time
 	last      *Transition
 	waiting   Waiting
-	node      nodeState
-	conflict  *announce.Claim
+	// refused are the keys that the kernel has refused for a while, if VIPs can be
+	// served here at all.
+	refused  []Failure
+	node     nodeState
+	conflict *announce.Claim
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
 	// programmed says that all that was to be served has been in the kernel since
@@ -254,14 +257,17 @@ func (s *session) judge(ctx context.Context) {
 	ticker := time.NewTicker(judgeEvery)
 	defer ticker.Stop()
 	for {
-		waiting := s.whyNoCandidate()
+		waiting, refused := s.whyNoCandidate(), s.d.worker.Refused()
 		s.mu.Lock()
+		if s.node.err != nil {
+			refused = nil
+		}
 		faded := s.conflict != nil && s.presentConflict() == nil
 		if faded {
 			s.conflict = nil
 		}
-		changed := s.waiting != waiting || faded
-		s.waiting = waiting
+		changed := s.waiting != waiting || faded || fmt.Sprint(s.refused) != fmt.Sprint(refused)
+		s.waiting, s.refused = waiting, refused
 		s.mu.Unlock()
 		s.elector.SetPeers(s.d.electorate())
 		s.elector.SetStanding(s.standing(waiting))
@@ -284,17 +290,18 @@ func (s *session) judge(ctx context.Context) {
 }
 
 // standing is how this director stands in the election. A holder whose link is
-// down, or whose kernel refuses, is unfit; one that has yet to find out is not.
+// down, or whose kernel refuses all, is unfit; one that has yet to find out is
+// not. One whose kernel refuses some of the VIPs is impaired.
 func (s *session) standing(waiting Waiting) election.Standing {
 	s.mu.Lock()
-	node := s.node
+	node, impaired := s.node, len(s.refused) > 0
 	s.mu.Unlock()
 	refused := node.err != nil && !errors.Is(node.err, ErrPending)
 	down := node.link.Exists() && (!node.link.Up || !node.link.Running)
 	rank := s.d.ownRank()
 	return election.Standing{
 		Candidate: waiting == Waiting{}, Unfit: refused || down || node.refused != nil,
-		Cordoned: rank.Cordoned, Priority: rank.Priority,
+		Impaired: impaired, Cordoned: rank.Cordoned, Priority: rank.Priority,
 	}
 }
 
