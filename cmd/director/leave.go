@@ -42,7 +42,7 @@ func leaveForGood(ctx context.Context, d departing, live client.Client, node str
 		if err != nil {
 			log.Warn("It is not known whether the node still belongs to a pool; everything stays in place", "error", err)
 		}
-		if err != nil || pool != nil {
+		if err == nil && pool != nil {
 			return nil
 		}
 	}

@@ -70,9 +70,9 @@ func TestLeaveForGood(t *testing.T) {
 		"no pool selects its node":                     {director: joined, objects: []client.Object{node, selecting("web")}, asks: true, cleans: true},
 		"there is no pool":                             {director: joined, objects: []client.Object{node}, asks: true, cleans: true},
 		"its node is gone":                             {director: joined, objects: []client.Object{selecting("lb")}, asks: true, cleans: true},
-		"the API server is silent":                     {director: joined, silent: true, asks: true, takes: belongingPatience},
+		"the API server is silent":                     {director: joined, silent: true, asks: true, takes: time.Second},
 		"it ends before it knows, in the pool":         {objects: []client.Object{node, selecting("lb")}, asks: true},
-		"it ends before it knows, and nobody tells":    {silent: true, asks: true, takes: belongingPatience},
+		"it ends before it knows, and nobody tells":    {silent: true, asks: true, takes: time.Second},
 		"what cannot be cleaned up keeps its Director": {director: ending{decided: true, err: errStuck}, cleans: true, wantErr: errStuck},
 	} {
 		t.Run(name, func(t *testing.T) {
