@@ -125,7 +125,7 @@ func TestDirectorsThatAreImpairedAlikeMoveNothing(t *testing.T) {
 // not, and then all again, does not take the group along for ever.
 func TestAGroupDoesNotFollowAKernelThatWavers(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		w := draw(t)
+		w := newWorld(rapid.Uint64().Draw(t, "seed"), rapid.IntRange(2, 3).Draw(t, "nodes"), 1)
 		before := w.settle(t)
 		first := before[0].belief.lease.Epoch
 		for end := w.now.Add(movesWindow); w.now.Before(end); {
