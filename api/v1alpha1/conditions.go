@@ -64,6 +64,15 @@ const (
 	// ConditionIPVSAvailable says whether the kernel has IPVS, and every scheduler
 	// that a VirtualServer asks for.
 	ConditionIPVSAvailable = "IPVSAvailable"
+
+	// ConditionFullyProgrammed says whether the kernel takes all that the director
+	// is to serve. While it has refused one of the VIPs for some seconds, the
+	// director ranks after those whose kernel has not, and hands over to one of
+	// them; where all are alike nothing moves.
+	//
+	// True: Programmed. Unknown: Starting. False: SchedulerUnavailable or
+	// KernelError.
+	ConditionFullyProgrammed = "FullyProgrammed"
 )
 
 // Reasons of the conditions' good state.

@@ -66,7 +66,7 @@ type DirectorSpec struct {
 // DirectorStatus is what a director reports of itself.
 type DirectorStatus struct {
 	// conditions are Ready, Candidate, APIReachable, AddressConflict,
-	// KernelAnswers and IPVSAvailable.
+	// KernelAnswers, IPVSAvailable and FullyProgrammed.
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16

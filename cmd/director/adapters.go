@@ -43,7 +43,7 @@ func (m member) SetPeers(own directorcontroller.Rank, peers []directorcontroller
 	for i, peer := range peers {
 		all[i] = director.Peer{
 			Node: peer.Node, Address: peer.Address, IPv6Address: peer.IPv6Address, MAC: peer.MAC, Live: peer.Live,
-			Candidate: peer.Candidate, KernelAnswers: peer.KernelAnswers, Rank: director.Rank(peer.Rank),
+			Candidate: peer.Candidate, Impaired: peer.Impaired, KernelAnswers: peer.KernelAnswers, Rank: director.Rank(peer.Rank),
 		}
 	}
 	m.c.director.SetPeers(director.Rank(own), all)

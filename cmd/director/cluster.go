@@ -11,7 +11,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -300,32 +299,4 @@ func (c *cluster) noteSite() {
 	case c.siteChanged <- struct{}{}:
 	default:
 	}
-}
-
-// leaveForGood cleans the node up if it is no longer a director's: the director
-// was about to leave when it was told to end, or the API server says so. Without
-// an answer it still is one.
-func (c *cluster) leaveForGood(ctx context.Context) error {
-	if left := c.director.Decided() && c.director.PoolName() == ""; !left {
-		asking, done := context.WithTimeout(ctx, time.Second)
-		defer done()
-		pool, err := directorcontroller.PoolOf(asking, c.live, c.options.node)
-		if err != nil {
-			c.log.Warn("It is not known whether the node still belongs to a pool; everything stays in place", "error", err)
-		}
-		if err != nil || pool != nil {
-			return nil
-		}
-	}
-	c.log.Info("No DirectorPool selects this node any more; cleaning it up")
-	cleaning, done := context.WithTimeout(ctx, cleanupPatience)
-	defer done()
-	if err := c.director.Cleanup(cleaning); err != nil {
-		return err
-	}
-	own := &v1alpha1.Director{ObjectMeta: metav1.ObjectMeta{Name: c.options.node}}
-	if err := c.live.Delete(cleaning, own); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("deleting Director %s: %w", own.Name, err)
-	}
-	return nil
 }

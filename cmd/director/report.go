@@ -31,6 +31,7 @@ func outcomeOf(s director.Status) conditions.DirectorOutcome {
 		Failure:    failureOf(s.Err),
 		Waiting:    waitingOf(s.Waiting),
 		Lacking:    lackingOf(s.Failures),
+		Refused:    refusedOf(s.Refused),
 		IPVS:       ipvsOf(s),
 		API:        conditions.APIUnreachable,
 		Answering:  answeringOf(s),
@@ -63,6 +64,17 @@ func lackingOf(failures []director.Failure) conditions.Failure {
 		}
 	}
 	return conditions.Failure{}
+}
+
+// refusedOf names the first key that the kernel refuses, and says how many there
+// are.
+func refusedOf(refused []director.Failure) conditions.Failure {
+	if len(refused) == 0 {
+		return conditions.Failure{}
+	}
+	named := failureOf(refused[0].Err)
+	named.Message = fmt.Sprintf("%d VIPs; %s: %s", len(refused), refused[0].Key, named.Message)
+	return named
 }
 
 // waitingOf names what keeps a director from becoming active.

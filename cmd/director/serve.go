@@ -22,10 +22,6 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 )
 
-// cleanupPatience bounds what a director does at its end when its node is no
-// longer a director's.
-const cleanupPatience = 15 * time.Second
-
 // serve runs the director until ctx ends.
 func serve(ctx context.Context, o options, stderr io.Writer) error {
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: o.logLevel}))
@@ -57,7 +53,7 @@ func serve(ctx context.Context, o options, stderr io.Writer) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return cluster.leaveForGood(context.WithoutCancel(ctx))
+	return leaveForGood(context.WithoutCancel(ctx), cluster.director, cluster.live, o.node, log)
 }
 
 // cleanup takes away what directors left on the node.

@@ -79,6 +79,20 @@ func TestFailuresHaveTheReasonsOfTheAPI(t *testing.T) {
 	}
 }
 
+func TestWhatTheKernelRefusesIsCountedAndNamed(t *testing.T) {
+	want := conditions.Failure{Reason: v1alpha1.ReasonKernelError, Message: "2 VIPs; 192.0.2.1: no space left"}
+	got := refusedOf([]director.Failure{
+		{Key: netstate.Key{Addr: netip.MustParseAddr("192.0.2.1")}, Err: errors.New("no space left")},
+		{Key: netstate.Key{Addr: netip.MustParseAddr("192.0.2.2")}, Err: kernel.SchedulerUnavailable{Name: "mh"}},
+	})
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("refused (-want +got):\n%s", diff)
+	}
+	if none := refusedOf(nil); none != (conditions.Failure{}) {
+		t.Errorf("refused = %+v, want none", none)
+	}
+}
+
 func TestNewsAreNeverLostAndComeOnce(t *testing.T) {
 	n := newNews()
 	for range 3 {

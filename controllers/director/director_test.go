@@ -233,10 +233,15 @@ func TestPeers(t *testing.T) {
 	}
 	dead := with(func(p *Peer) { p.Live = false })
 	idle := func(p *Peer) { p.Candidate = false }
+	refusing := makeDirector("lb-2", "one", "Ready", "Candidate")
+	refusing.Status.Conditions = append(refusing.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionFullyProgrammed, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKernelError,
+	})
 	for name, tc := range map[string]struct {
 		objects []client.Object
 		want    []Peer
 	}{
+		"its kernel refuses some":    {[]client.Object{refusing, good[1], good[2]}, with(func(p *Peer) { p.Impaired = true })},
 		"a live one":                 {good, []Peer{peer}},
 		"the director itself":        {[]client.Object{makeDirector("lb-1", "one", "Ready"), makeNode("lb-1", nil), makePod("lb-1", corev1.ConditionTrue)}, nil},
 		"of another pool":            {[]client.Object{makeDirector("lb-2", "two", "Ready"), good[1], good[2]}, nil},

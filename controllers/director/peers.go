@@ -43,7 +43,9 @@ type Peer struct {
 	// Candidate says that it could become active, KernelAnswers that its kernel
 	// answers for the VIPs.
 	Candidate, KernelAnswers bool
-	Rank                     Rank
+	// Impaired says that its kernel refuses some of the VIPs.
+	Impaired bool
+	Rank     Rank
 }
 
 // Rank is what a node counts for in the election.
@@ -195,6 +197,7 @@ func peerOf(director *v1alpha1.Director) Peer {
 		IPv6Address:   addr6,
 		MAC:           director.Status.MAC,
 		Candidate:     meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionCandidate),
+		Impaired:      meta.IsStatusConditionFalse(director.Status.Conditions, v1alpha1.ConditionFullyProgrammed),
 		KernelAnswers: meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionKernelAnswers),
 	}
 }

@@ -45,7 +45,10 @@ type DirectorOutcome struct {
 	Waiting Failure
 	// Lacking is what the kernel's IPVS lacks for some of the VIPs, such as a
 	// scheduler; the others are served. None if it is zero.
-	Lacking   Failure
+	Lacking Failure
+	// Refused is why the kernel has refused some of the VIPs for a while; none if
+	// it is zero.
+	Refused   Failure
 	IPVS      IPVS
 	API       API
 	Answering Answering
@@ -104,6 +107,7 @@ func Director(in DirectorOutcome) v1alpha1.DirectorStatus {
 	notes.addressConflict(in.Conflicts)
 	notes.kernelAnswers(in.Answering)
 	notes.ipvsAvailable(in.IPVS, in.Lacking)
+	notes.fullyProgrammed(ready, in.Refused)
 	status := v1alpha1.DirectorStatus{
 		Conditions:          notes.conditions,
 		Interface:           in.Interface,
@@ -170,6 +174,18 @@ func (s *sheet) candidate(in DirectorOutcome, ready metav1.Condition) {
 		s.set(kind, metav1.ConditionFalse, cmp.Or(in.Waiting.Reason, v1alpha1.ReasonWaitingForVerdicts), in.Waiting.Message)
 	default:
 		s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonCandidate, "the director may become active")
+	}
+}
+
+func (s *sheet) fullyProgrammed(ready metav1.Condition, refused Failure) {
+	const kind = v1alpha1.ConditionFullyProgrammed
+	switch {
+	case ready.Status != metav1.ConditionTrue:
+		s.set(kind, metav1.ConditionUnknown, v1alpha1.ReasonStarting, "see the condition Ready")
+	case refused.is():
+		s.set(kind, metav1.ConditionFalse, cmp.Or(refused.Reason, v1alpha1.ReasonKernelError), refused.Message)
+	default:
+		s.set(kind, metav1.ConditionTrue, v1alpha1.ReasonProgrammed, "the kernel takes all that is to be served")
 	}
 }
 

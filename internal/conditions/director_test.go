@@ -49,6 +49,7 @@ func TestDirectorConditions(t *testing.T) {
 	good := map[string]string{
 		"Ready": "True Ready", "Candidate": "True Candidate", "APIReachable": "True Reachable",
 		"AddressConflict": "False NoConflict", "KernelAnswers": "True Alone", "IPVSAvailable": "True IPVSAvailable",
+		"FullyProgrammed": "True Programmed",
 	}
 	for name, tc := range map[string]struct {
 		change func(*DirectorOutcome)
@@ -59,15 +60,26 @@ func TestDirectorConditions(t *testing.T) {
 			change: func(o *DirectorOutcome) {
 				*o = DirectorOutcome{Director: o.Director, Now: noon}
 			},
-			want: map[string]string{"Ready": "False Starting", "Candidate": "False Starting", "APIReachable": "Unknown Starting", "KernelAnswers": "False Standby", "IPVSAvailable": "Unknown Starting"},
+			want: map[string]string{"Ready": "False Starting", "Candidate": "False Starting", "APIReachable": "Unknown Starting", "KernelAnswers": "False Standby", "IPVSAvailable": "Unknown Starting", "FullyProgrammed": "Unknown Starting"},
 		},
 		"no IPVS": {
 			change: func(o *DirectorOutcome) { o.IPVS = IPVSMissing },
-			want:   map[string]string{"Ready": "False IPVSUnavailable", "Candidate": "False IPVSUnavailable", "IPVSAvailable": "False IPVSUnavailable"},
+			want:   map[string]string{"Ready": "False IPVSUnavailable", "Candidate": "False IPVSUnavailable", "IPVSAvailable": "False IPVSUnavailable", "FullyProgrammed": "Unknown Starting"},
 		},
 		"kube-proxy in ipvs mode": {
 			change: func(o *DirectorOutcome) { o.Failure = Failure{v1alpha1.ReasonKubeProxyIPVS, "kube-ipvs0 exists"} },
-			want:   map[string]string{"Ready": "False KubeProxyIPVS", "Candidate": "False KubeProxyIPVS"},
+			want:   map[string]string{"Ready": "False KubeProxyIPVS", "Candidate": "False KubeProxyIPVS", "FullyProgrammed": "Unknown Starting"},
+		},
+		"the kernel refuses some VIPs": {
+			change: func(o *DirectorOutcome) { o.Refused = Failure{Message: "192.0.2.1: no space left"} },
+			want:   map[string]string{"FullyProgrammed": "False KernelError"},
+		},
+		"the kernel lacks a scheduler": {
+			change: func(o *DirectorOutcome) {
+				o.Refused = Failure{v1alpha1.ReasonSchedulerUnavailable, "192.0.2.1: no mh"}
+				o.Lacking = o.Refused
+			},
+			want: map[string]string{"FullyProgrammed": "False SchedulerUnavailable", "IPVSAvailable": "False SchedulerUnavailable"},
 		},
 		"it waits": {
 			change: func(o *DirectorOutcome) { o.Waiting = Failure{Message: "2 real servers have no verdict"} },

@@ -436,10 +436,17 @@ func (d *Director) Synced(pool string) {
 func (d *Director) SetPeers(own Rank, peers []Peer) {
 	d.mu.Lock()
 	same := d.peersKnown && d.rank == own && slices.Equal(d.peers, peers)
+	mended := slices.ContainsFunc(d.peers, func(p Peer) bool {
+		return p.Impaired && slices.ContainsFunc(peers, func(q Peer) bool { return q.Node == p.Node && !q.Impaired })
+	})
 	d.rank, d.peers, d.peersKnown = own, peers, true
 	d.mu.Unlock()
 	if same {
 		return
+	}
+	if mended {
+		// What was wrong there may be right here too.
+		d.worker.Retry()
 	}
 	d.refresh()
 	d.store.changed()

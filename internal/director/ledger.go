@@ -1,7 +1,9 @@
 package director
 
 import (
+	"errors"
 	"slices"
+	"time"
 
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
@@ -81,6 +83,61 @@ func (w *Worker) Failures() []Failure {
 type Failure struct {
 	Key netstate.Key
 	Err error
+}
+
+const (
+	// A key counts as refused when so many passes failed, and for so long: what
+	// passes by in a moment is no reason to move a group.
+	refusalPasses   = 4
+	refusalPatience = 3 * time.Second
+)
+
+// refusals are passes over a key that failed one after the other.
+type refusals struct {
+	passes int
+	since  time.Time
+	err    error
+}
+
+// count takes in how a pass ended that was let work.
+func (r *refusals) count(o Outcome) {
+	if o.Err == nil || errors.Is(o.Err, ErrUnconfirmed) {
+		*r = refusals{}
+		return
+	}
+	if r.passes == 0 {
+		r.since = time.Now()
+	}
+	r.passes++
+	r.err = o.Err
+}
+
+// last says that the kernel has refused for so long that it will not think
+// better of it by itself.
+func (r *refusals) last() bool {
+	return r.passes >= refusalPasses && time.Since(r.since) >= refusalPatience
+}
+
+// Refused lists, in order, the keys that the kernel has refused for a while, with
+// why. A new plan does not take a key off the list, but a pass that succeeds.
+func (w *Worker) Refused() []Failure {
+	keys := w.keys(func(e *entry) bool { return e.phase == served && e.refusals.last() })
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var refused []Failure
+	for _, key := range keys {
+		if e := w.entries[key]; e != nil && e.refusals.err != nil {
+			refused = append(refused, Failure{key, e.refusals.err})
+		}
+	}
+	return refused
+}
+
+// Retry works at once on the keys that the kernel refuses.
+func (w *Worker) Retry() {
+	for _, key := range w.keys(func(e *entry) bool { return e.refusals.passes > 0 }) {
+		w.queue.Add(key)
+	}
 }
 
 func (w *Worker) keys(match func(*entry) bool) []netstate.Key {

@@ -55,6 +55,8 @@ type Peer struct {
 	Live bool
 	// Candidate says that it could become active.
 	Candidate bool
+	// Impaired says that its kernel refuses some of the VIPs.
+	Impaired bool
 	// KernelAnswers says that its kernel answers for the VIPs.
 	KernelAnswers bool
 	// Rank is what its node counts for.

@@ -69,6 +69,9 @@ type session struct {
 	term      term
 	last      *Transition
 	waiting   Waiting
+	// refused are the keys that the kernel has refused for a while, if VIPs can be
+	// served here at all.
+	refused   []Failure
 	node      nodeState
 	conflicts conflicts
 	relay     relay
@@ -269,11 +272,14 @@ func (s *session) judge(ctx context.Context) {
 	ticker := time.NewTicker(judgeEvery)
 	defer ticker.Stop()
 	for {
-		waiting := s.whyNoCandidate()
+		waiting, refused := s.whyNoCandidate(), s.d.worker.Refused()
 		s.mu.Lock()
+		if s.node.err != nil {
+			refused = nil
+		}
 		faded := s.conflicts.fade()
-		changed := s.waiting != waiting || faded
-		s.waiting = waiting
+		changed := s.waiting != waiting || faded || fmt.Sprint(s.refused) != fmt.Sprint(refused)
+		s.waiting, s.refused = waiting, refused
 		s.mu.Unlock()
 		s.elector.SetPeers(s.d.electorate())
 		s.elector.SetStanding(s.standing(waiting))
@@ -310,17 +316,18 @@ func (s *session) measure() {
 }
 
 // standing is how this director stands in the election. A holder whose link is
-// down, or whose kernel refuses, is unfit; one that has yet to find out is not.
+// down, or whose kernel refuses all, is unfit; one that has yet to find out is
+// not. One whose kernel refuses some of the VIPs is impaired.
 func (s *session) standing(waiting Waiting) election.Standing {
 	s.mu.Lock()
-	node := s.node
+	node, impaired := s.node, len(s.refused) > 0
 	s.mu.Unlock()
 	refused := node.err != nil && !errors.Is(node.err, ErrPending)
 	down := node.link.Exists() && (!node.link.Up || !node.link.Running)
 	rank := s.d.ownRank()
 	return election.Standing{
 		Candidate: waiting == Waiting{}, Unfit: refused || down || node.refused != nil,
-		Cordoned: rank.Cordoned, Priority: rank.Priority,
+		Impaired: impaired, Cordoned: rank.Cordoned, Priority: rank.Priority,
 	}
 }
 

@@ -29,6 +29,9 @@ type Status struct {
 	Err error
 	// Failures are the keys that the kernel refuses.
 	Failures []Failure
+	// Refused are those that the kernel has refused for so long that a director
+	// without such trouble is preferred.
+	Refused []Failure
 	// Waiting is why it should not become active.
 	Waiting Waiting
 	// Announcing says that it is active, Since when, in which Epoch.
@@ -71,6 +74,7 @@ func (d *Director) Status() Status {
 	if !status.Address.IsValid() {
 		status.Address = d.sourceOf(s.node.link, netip.Addr.Is6)
 	}
+	status.Refused = s.refused
 	status.Waiting, status.Announcing, status.Since = s.waiting, s.decision.Announce, s.since
 	status.Epoch, status.Last, status.Conflicts = s.decision.Epoch, s.last, s.conflicts.present()
 	status.APIReachable = s.elector.APIReachable()
@@ -301,7 +305,9 @@ func (d *Director) electorate() []election.Peer {
 	var all []election.Peer
 	for _, p := range d.peers {
 		if p.Live {
-			all = append(all, election.Peer{Node: p.Node, Candidate: p.Candidate, Cordoned: p.Rank.Cordoned, Priority: p.Rank.Priority})
+			all = append(all, election.Peer{
+				Node: p.Node, Candidate: p.Candidate, Impaired: p.Impaired, Cordoned: p.Rank.Cordoned, Priority: p.Rank.Priority,
+			})
 		}
 	}
 	return all

@@ -76,6 +76,8 @@ type entry struct {
 	revision int
 	// left is when the key began to leave.
 	left time.Time
+	// refusals are the passes that failed since the last one that did not.
+	refusals refusals
 	// tell says that the next pass is to be told of even if it changes nothing.
 	tell bool
 }
@@ -367,6 +369,9 @@ func (w *Worker) settle(key netstate.Key, e, job *entry, outcome Outcome) {
 		return
 	}
 	e.draining = outcome.Draining
+	if w.blocked == nil {
+		e.refusals.count(outcome)
+	}
 	if e.revision != job.revision {
 		outcome.Programmed, outcome.Err = false, nil
 	}

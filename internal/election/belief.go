@@ -58,13 +58,23 @@ func (b *belief) decide(now time.Time) Decision {
 	case b.own.CandidateSince.IsZero():
 		b.own.CandidateSince = now
 	}
-	d := Decide(View{
+	v := View{
 		Now: now, LeaseDuration: b.duration, Group: b.group, Preemption: b.preemption,
 		Self: b.self, Peers: b.peers, Lease: b.lease, Contact: b.contact, Own: b.own, HeardAt: b.heardAt,
-	})
+	}
+	switch {
+	case !v.outdone():
+		b.own.OutdoneSince = time.Time{}
+	case b.own.OutdoneSince.IsZero():
+		b.own.OutdoneSince = now
+	}
+	v.Own.OutdoneSince = b.own.OutdoneSince
+	d := Decide(v)
 	b.own.Announcing = d.Announce
 	if !d.Announce {
-		b.own.Yield = Yield{}
+		// A release that is under way still is: who was heard since may have
+		// taken the Lease.
+		b.own.Yield = Yield{Asked: b.own.Yield.Asked, Why: b.own.Yield.Why}
 	}
 	b.decidedAt = now
 	return d
@@ -93,8 +103,8 @@ func (b *belief) set(now time.Time, settings Settings, standing Standing, peers 
 		b.heard(now, heardAt)
 	}
 	b.duration, b.preemption, b.peers = settings.LeaseDuration, settings.Preemption, peers
-	b.self.Candidate, b.self.Unfit, b.self.Cordoned = standing.Candidate, standing.Unfit, standing.Cordoned
-	b.self.Priority, b.self.Terminating = standing.Priority, terminating
+	b.self.Candidate, b.self.Unfit, b.self.Impaired = standing.Candidate, standing.Unfit, standing.Impaired
+	b.self.Cordoned, b.self.Priority, b.self.Terminating = standing.Cordoned, standing.Priority, terminating
 }
 
 // wake must be called before anything is told to the belief. If the last
@@ -117,6 +127,9 @@ func (b *belief) read(now, sent time.Time, object *coordinationv1.Lease) {
 	b.answered(now)
 	if !sent.Before(b.unsureSince) {
 		b.lease.Unsure = false
+		if b.own.Yield.Asked.Before(b.unsureSince) {
+			b.own.Yield.Asked = time.Time{}
+		}
 	}
 	if sent.Before(b.asOf) && (object == nil || !newer(object, b.object)) {
 		return
@@ -155,6 +168,9 @@ func (b *belief) sending(now time.Time, d Decision) {
 	b.own.Yield.Asked = time.Time{}
 	if d.Write == Release {
 		b.own.Yield.Asked = now
+		if b.own.Yield.Begun.IsZero() {
+			b.own.Yield.Why = d.Why
+		}
 	}
 }
 
@@ -204,7 +220,7 @@ func (b *belief) released() {
 		return
 	}
 	if y.Begun.IsZero() {
-		y.Begun, y.Why = b.sentAt, b.sent.Why
+		y.Begun = b.sentAt
 	}
 	y.Asked, y.LastAt = time.Time{}, b.sentAt
 	y.Tried = append(slices.Clone(y.Tried), b.sent.Successor)

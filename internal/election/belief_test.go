@@ -52,6 +52,29 @@ func TestBelief(t *testing.T) {
 		now     int
 		want    Decision
 	}{
+		"a successor that was heard is not forgotten before the release is answered": {
+			happens: func(b *belief) {
+				wrote(b, 0, 0, acquire, byUs("5", 0))
+				awake(b, 0, 300)
+				b.sending(at(300), Decision{Write: Release, Successor: "b", Why: Cordoned})
+				awake(b, 300, 350)
+				b.heard(at(360), at(360))
+				awake(b, 360, 410)
+			},
+			now: 460, want: Decision{Epoch: 8, Reason: Cordoned},
+		},
+		"who heard another goes on if the release was refused": {
+			happens: func(b *belief) {
+				wrote(b, 0, 0, acquire, byUs("5", 0))
+				awake(b, 0, 300)
+				b.sending(at(300), Decision{Write: Release, Successor: "b", Why: Cordoned})
+				b.heard(at(350), at(350))
+				awake(b, 350, 350)
+				b.refused(at(400))
+				b.read(at(450), at(410), byUs("6", 0))
+			},
+			now: 460, want: Decision{Announce: true, Confirmed: true, Epoch: 8, NextAt: at(1000), Reason: Holding},
+		},
 		"a renewal starts the observer's clock when it is seen": {
 			happens: func(b *belief) {
 				b.read(at(100), at(50), byOther("5", 0))

@@ -1,6 +1,9 @@
 package election
 
-import "time"
+import (
+	"cmp"
+	"time"
+)
 
 // Write is what a director does to the group's Lease.
 type Write int
@@ -79,6 +82,9 @@ const (
 	Handover Reason = "Handover"
 	// Unfit: the director cannot serve, and hands over to a peer that can.
 	Unfit Reason = "Unfit"
+	// Impaired: the kernel refuses some of the VIPs, so it hands over to a peer
+	// that serves them all.
+	Impaired Reason = "Impaired"
 	// Cordoned: the node is to be emptied, so it hands over.
 	Cordoned Reason = "Cordoned"
 	// Preempted: it hands over to a director of higher priority.
@@ -132,12 +138,13 @@ type Decision struct {
 //     or not, with a new epoch. With the API server away it is announced at
 //     once, as a Lease that the checkpoint names is.
 //   - A deleted Lease is made anew by its holder at once, by others a duration
-//     later.
-//   - A holder that terminates or cannot serve, whose node is to be emptied, or
-//     whom a director of higher priority asks, hands over: it releases the Lease
-//     for a successor and announces until that one is heard. See yielding.
-//     Without anybody to hand over to, one that terminates stops announcing and
-//     then releases, and any other stays.
+//     later, in the order of their ranks. So is one that never was: directors
+//     that start together share the groups by rank.
+//   - A holder that terminates or cannot serve, that serves less than another
+//     would, whose node is to be emptied, or whom a director of higher priority
+//     asks, hands over: it releases the Lease for a successor and announces until
+//     that one is heard. See yielding. Without anybody to hand over to, one that
+//     terminates stops announcing and then releases, and any other stays.
 //
 // What it promises when all directors use it and keep to Fence: as long as every
 // request is answered within a sixth of the duration and nobody else writes the
@@ -199,14 +206,18 @@ func (v View) holding() Decision {
 	}
 	d := v.kept()
 	if asked := v.Own.Yield.Asked; !asked.IsZero() && v.HeardAt.After(asked) {
-		// The successor is faster than the answer to the release.
-		return Decision{Reason: why}
+		// The successor is faster than the answer to the release, and the reason
+		// for it may be none any more.
+		return Decision{Reason: cmp.Or(why, v.Own.Yield.Why)}
 	}
 	if successor != "" && (d.Announce || v.Self.Terminating) {
 		d.Write, d.Successor, d.Why = Release, successor, why
 	}
 	if v.Self.Terminating && !d.Announce {
 		d.Reason = why
+	}
+	if at := v.outdoneUntil(); v.Now.Before(at) && !d.NextAt.IsZero() {
+		d.NextAt = earlier(d.NextAt, at)
 	}
 	return d
 }
@@ -318,7 +329,7 @@ func (v View) absent() Decision {
 	if !v.Self.Candidate {
 		return d
 	}
-	d.NextAt = v.Lease.AbsentSince.Add(v.LeaseDuration)
+	d.NextAt = v.Lease.AbsentSince.Add(v.LeaseDuration + v.turn())
 	if !v.Now.Before(d.NextAt) {
 		d.Write, d.NextAt = Create, time.Time{}
 	}

@@ -216,6 +216,7 @@ func views() *rapid.Generator[View] {
 				return Peer{
 					Node:      rapid.SampledFrom([]string{"b", "c", "d"}).Draw(t, "peer"),
 					Candidate: rapid.Bool().Draw(t, "candidate"), Cordoned: rapid.Bool().Draw(t, "cordoned"),
+					Impaired: rapid.Bool().Draw(t, "impaired"),
 					Priority: rapid.Int32Range(0, 2).Draw(t, "priority"),
 				}
 			}), 0, 3, func(p Peer) string { return p.Node }).Draw(t, "peers"),
@@ -223,7 +224,7 @@ func views() *rapid.Generator[View] {
 				Announcing: rapid.Bool().Draw(t, "announcing"), Restored: rapid.Bool().Draw(t, "restored"),
 				Epoch: rapid.Int64Range(0, 9).Draw(t, "own epoch"), RenewSent: moment.Draw(t, "renewSent"),
 				CandidateSince: moment.Draw(t, "candidateSince"), TookBackAt: moment.Draw(t, "tookBackAt"),
-				Yield: Yield{Asked: moment.Draw(t, "asked")},
+				Yield: Yield{Asked: moment.Draw(t, "asked"), Why: Cordoned},
 			},
 			Lease: Lease{Known: rapid.Bool().Draw(t, "known"), Unsure: rapid.Bool().Draw(t, "unsure")},
 		}
@@ -235,6 +236,7 @@ func views() *rapid.Generator[View] {
 			v.Lease.ChangedAt = moment.Draw(t, "changedAt")
 		}
 		v.Self.Unfit, v.Self.Cordoned = rapid.Bool().Draw(t, "unfit"), rapid.Bool().Draw(t, "is cordoned")
+		v.Self.Impaired, v.Own.OutdoneSince = rapid.Bool().Draw(t, "is impaired"), moment.Draw(t, "outdoneSince")
 		v.Self.Priority = rapid.Int32Range(0, 2).Draw(t, "own priority")
 		v.Preemption.Never = rapid.Bool().Draw(t, "never")
 		if begun := moment.Draw(t, "begun"); !begun.IsZero() && !v.holds() {
@@ -260,6 +262,7 @@ func TestDecisionsAreSound(t *testing.T) {
 		d := Decide(v)
 		heldByOther := v.Lease.Exists && v.Lease.Holder != "" && v.Lease.Holder != v.Self.Node
 		highest := max(v.Lease.Epoch, v.Own.Epoch)
+		unimpaired := func(node string) bool { p, known := v.peer(node); return known && !p.Impaired }
 		switch {
 		case !d.NextAt.IsZero() && !d.NextAt.After(v.Now):
 			t.Fatalf("NextAt %s is not after now: whoever waits for it would spin", d.NextAt.Sub(v.Now))
@@ -273,6 +276,12 @@ func TestDecisionsAreSound(t *testing.T) {
 			t.Fatalf("would %s for %q because of %q", d.Write, d.Successor, d.Why)
 		case d.Write == Request && (v.Preemption.Never || v.Self.Cordoned || !v.Self.Candidate || !heldByOther):
 			t.Fatal("asks for what it may not have")
+		case d.Write == Request && v.Self.Impaired && unimpaired(v.Lease.Holder):
+			t.Fatal("asks for what another serves better")
+		case d.Why == Impaired && (!v.Self.Impaired || !unimpaired(d.Successor)):
+			t.Fatalf("hands over to %s, which serves no more", d.Successor)
+		case d.Why == Cordoned && !v.Self.Impaired && !unimpaired(d.Successor):
+			t.Fatalf("hands over to %s, which serves less", d.Successor)
 		case d.Confirmed && (!d.Announce || !v.holds()):
 			t.Fatal("confirmed without holding the Lease")
 		case d.Write != None && (v.Lease.Unsure || !v.Lease.Known):

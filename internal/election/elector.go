@@ -75,8 +75,8 @@ type Settings struct {
 
 // Standing is how a director stands; the fields are those of Self.
 type Standing struct {
-	Candidate, Unfit, Cordoned bool
-	Priority                   int32
+	Candidate, Unfit, Impaired, Cordoned bool
+	Priority                             int32
 }
 
 // Status is a snapshot of an Elector.

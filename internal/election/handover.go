@@ -15,8 +15,13 @@ const (
 	// yieldPause is how long a director keeps a group that it took back because
 	// nobody took it.
 	yieldPause = 30 * time.Second
+	// outdonePatience is how long a holder that is impaired keeps a group beside a
+	// candidate that is not: kernels are mostly alike, so the other one may be
+	// about to say the same of itself, or this one to be mended like the other.
+	outdonePatience = 5 * time.Second
 	// A group that moved movesLimit times within movesWindow is not moved again
-	// for the sake of priority: switches freeze addresses that move more.
+	// for the sake of priority, or of the VIPs that its holder does not serve:
+	// switches freeze addresses that move more.
 	movesLimit  = 4
 	movesWindow = 180 * time.Second
 )
@@ -25,23 +30,20 @@ const (
 // either it stays.
 func (v View) successor() (node string, why Reason) {
 	candidates := slices.DeleteFunc(v.candidates(), func(p Peer) bool { return slices.Contains(v.Own.Yield.Tried, p.Node) })
-	why = v.reason()
-	switch {
-	case len(candidates) == 0 || why == "":
-		return "", why
-	case why == Preempted:
+	why = v.reason(candidates)
+	if why == Preempted {
 		candidates = slices.DeleteFunc(candidates, func(p Peer) bool { return p.Node != v.Lease.RequestedBy })
-	case why == Cordoned && candidates[0].Cordoned:
-		return "", why
 	}
-	if len(candidates) == 0 {
+	if len(candidates) == 0 || why == "" {
 		return "", why
 	}
 	return candidates[0].Node, why
 }
 
-// reason is why this director should hand over what it holds, or empty.
-func (v View) reason() Reason {
+// reason is why this director should hand what it holds over to one of the
+// candidates, the preferred one first, or empty. Each handover but for the first
+// two reasons is to a director that stands better, so groups never go round.
+func (v View) reason(candidates []Peer) Reason {
 	asking, known := v.peer(v.Lease.RequestedBy)
 	switch {
 	case v.Self.Terminating:
@@ -50,7 +52,11 @@ func (v View) reason() Reason {
 		return ""
 	case v.Self.Unfit:
 		return Unfit
-	case v.Self.Cordoned:
+	case len(candidates) == 0:
+		return ""
+	case v.outdone() && !candidates[0].Impaired && !v.Now.Before(v.outdoneUntil()):
+		return Impaired
+	case v.Self.Cordoned && v.Self.Impaired == candidates[0].Impaired && !candidates[0].Cordoned:
 		return Cordoned
 	case known && asking.Candidate && v.preempts(asking, v.self()):
 		return Preempted
@@ -59,9 +65,33 @@ func (v View) reason() Reason {
 	}
 }
 
+// outdone says that this director is impaired beside a candidate that is not.
+func (v View) outdone() bool {
+	return v.Self.Impaired && slices.ContainsFunc(v.Peers, func(p Peer) bool {
+		return p.Candidate && !p.Impaired && p.Node != v.Self.Node
+	})
+}
+
+// outdoneUntil is how long a holder that is outdone keeps the group; zero if it
+// is not.
+func (v View) outdoneUntil() time.Time {
+	if v.Own.OutdoneSince.IsZero() {
+		return time.Time{}
+	}
+	return later(v.Own.OutdoneSince.Add(outdonePatience), v.calm())
+}
+
 // preempts says whether a may ask for what b holds.
 func (v View) preempts(a, b Peer) bool {
-	return !v.Preemption.Never && !a.Cordoned && a.Priority > b.Priority
+	return !v.Preemption.Never && !a.Cordoned && (!a.Impaired || b.Impaired) && a.Priority > b.Priority
+}
+
+// calm is when a group that has moved much may be moved again.
+func (v View) calm() time.Time {
+	if len(v.Own.Moves) < movesLimit {
+		return time.Time{}
+	}
+	return v.Own.Moves[len(v.Own.Moves)-movesLimit].Add(movesWindow)
 }
 
 // asks says whether this director is to ask the holder for the group, and from
@@ -77,13 +107,7 @@ func (v View) asks() (bool, time.Time) {
 	if better || v.Lease.RequestedBy == v.Self.Node {
 		return false, time.Time{}
 	}
-	at := v.Own.CandidateSince.Add(v.Preemption.Delay)
-	if len(v.Own.Moves) >= movesLimit {
-		if calm := v.Own.Moves[len(v.Own.Moves)-movesLimit].Add(movesWindow); calm.After(at) {
-			at = calm
-		}
-	}
-	return true, at
+	return true, later(v.Own.CandidateSince.Add(v.Preemption.Delay), v.calm())
 }
 
 // yields says that this director has released the Lease and goes on announcing.

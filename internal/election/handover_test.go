@@ -34,6 +34,9 @@ func TestHandover(t *testing.T) {
 		d.Write, d.Successor, d.Why = Release, to, why
 		return d
 	}
+	impaired := func(s *Self) { s.Impaired = true }
+	outdone := func(since int) Own { o := holding; o.OutdoneSince = at(since); return o }
+	until := func(next int) Decision { d := confirmed; d.NextAt = at(next); return d }
 	unfit, cordoned, leaving := func(s *Self) { s.Unfit = true }, func(s *Self) { s.Cordoned = true }, func(s *Self) { s.Terminating = true }
 	away := Contact{Answered: at(0), Failed: at(9900)}
 
@@ -64,6 +67,54 @@ func TestHandover(t *testing.T) {
 		"a cordoned holder stays among cordoned ones": {
 			now: 500, self: self(cordoned), peers: []Peer{{Node: "b", Candidate: true, Cordoned: true}}, lease: mine, own: holding, want: confirmed,
 		},
+		"a holder that serves not all hands over to one that does": {
+			now: 500, self: self(impaired), peers: []Peer{{Node: "b", Candidate: true, Impaired: true, Priority: 9}, peer("c", 0)}, lease: mine,
+			own: outdone(-4500), want: release("c", Impaired),
+		},
+		"it leaves the others time to say the same": {
+			now: 499, self: self(impaired), peers: []Peer{peer("c", 0)}, lease: mine, own: outdone(-4500), want: until(500),
+		},
+		"it stays among those that serve no more": {
+			now: 500, self: self(impaired), peers: []Peer{{Node: "b", Candidate: true, Impaired: true, Priority: 9}}, lease: mine,
+			own: holding, want: confirmed,
+		},
+		"it stays if who serves all is none to take over": {
+			now: 500, self: self(impaired), peers: []Peer{{Node: "b"}}, lease: mine, own: holding, want: confirmed,
+		},
+		"it stays while the group has moved much": {
+			now: 500, self: self(impaired), peers: []Peer{peer("b", 0)}, lease: mine,
+			own: Own{
+				Announcing: true, RenewSent: at(0), OutdoneSince: at(-9000),
+				Moves: []time.Time{at(-179_400), at(-80_000), at(-60_000), at(0)},
+			},
+			want: until(600),
+		},
+		"a cordoned holder that serves all does not hand over to one that does not": {
+			now: 500, self: self(cordoned), peers: []Peer{{Node: "b", Candidate: true, Impaired: true}}, lease: mine, own: holding, want: confirmed,
+		},
+		"a holder that serves not all hands over to a cordoned one that does": {
+			now: 500, self: self(impaired), peers: []Peer{{Node: "b", Candidate: true, Cordoned: true}}, lease: mine,
+			own: outdone(-4500), want: release("b", Impaired),
+		},
+		"who leaves goes to one that does not serve all if there is no other": {
+			now: 500, self: self(leaving), peers: []Peer{{Node: "b", Candidate: true, Impaired: true}}, lease: mine, own: holding,
+			want: release("b", Leaving),
+		},
+		"a holder does not give way to a higher priority that serves less": {
+			now: 500, self: self(nil), peers: []Peer{{Node: "c", Candidate: true, Impaired: true, Priority: 1}}, lease: asked("c"), own: holding, want: confirmed,
+		},
+		"of two that serve not all the higher priority has the group": {
+			now: 500, self: self(impaired), peers: []Peer{{Node: "c", Candidate: true, Impaired: true, Priority: 1}}, lease: asked("c"), own: holding,
+			want: release("c", Preempted),
+		},
+		"a director that serves not all ranks last": {
+			now: 0, self: self(impaired), peers: []Peer{{Node: "b", Candidate: true, Cordoned: true}, peer("c", -1)}, lease: vacant(""),
+			want: Decision{Epoch: 7, NextAt: at(200), Reason: Vacant},
+		},
+		"a higher priority that serves not all does not ask": {
+			now: 2000, self: self(func(s *Self) { s.Priority, s.Impaired = 1, true }), peers: []Peer{peer("b", 0)}, lease: others,
+			own: Own{CandidateSince: at(-3000)}, want: Decision{Epoch: 8, NextAt: at(3000), Reason: HeldByOther},
+		},
 		"a holder gives way to a higher priority that asks": {
 			now: 500, self: self(nil), peers: []Peer{peer("b", 0), peer("c", 1)}, lease: asked("c"), own: holding, want: release("c", Preempted),
 		},
@@ -80,6 +131,11 @@ func TestHandover(t *testing.T) {
 			now: 500, self: self(unfit), peers: []Peer{peer("b", 0)}, lease: mine, heard: 400,
 			own:  Own{Announcing: true, RenewSent: at(0), Yield: Yield{Asked: at(300)}},
 			want: Decision{Epoch: 7, Reason: Unfit},
+		},
+		"and ends it although its reason is gone meanwhile": {
+			now: 500, self: self(nil), peers: []Peer{peer("b", 0)}, lease: mine, heard: 400,
+			own:  Own{Announcing: true, RenewSent: at(0), Yield: Yield{Asked: at(300), Why: Cordoned}},
+			want: Decision{Epoch: 7, Reason: Cordoned},
 		},
 		"after the release it announces": {
 			now: 500, self: self(unfit), peers: []Peer{peer("b", 0)}, lease: vacant("b"), own: yielding,
@@ -131,6 +187,10 @@ func TestHandover(t *testing.T) {
 		"an expired Lease is left to those of better rank": {
 			now: 3000, self: self(nil), peers: []Peer{peer("b", 9), peer("c", 1)}, lease: others,
 			want: Decision{Epoch: 8, NextAt: at(3100), Reason: HeldByOther},
+		},
+		"a Lease that is made anew is left to those of better rank": {
+			now: 3000, self: self(nil), peers: []Peer{peer("c", 1)}, lease: Lease{Known: true, AbsentSince: at(0)},
+			want: Decision{NextAt: at(3100), Reason: Absent},
 		},
 		"a cordoned director ranks last": {
 			now: 0, self: self(cordoned), peers: []Peer{peer("c", -1)}, lease: vacant(""),

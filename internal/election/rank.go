@@ -18,21 +18,32 @@ const (
 
 // self is this director as its peers see it.
 func (v View) self() Peer {
-	return Peer{Node: v.Self.Node, Candidate: v.Self.Candidate, Cordoned: v.Self.Cordoned, Priority: v.Self.Priority}
+	return Peer{
+		Node: v.Self.Node, Candidate: v.Self.Candidate,
+		Impaired: v.Self.Impaired, Cordoned: v.Self.Cordoned, Priority: v.Self.Priority,
+	}
 }
 
-// ranks compares two directors, the preferred one first: one whose node is not
-// to be emptied, then one of higher priority, then the one that the group's name
-// falls to, so that the groups of a pool spread and few of them move when a
-// director comes or goes (rendezvous hashing, Thaler and Ravishankar 1996).
-func (v View) ranks(a, b Peer) int {
-	if a.Cordoned != b.Cordoned {
-		if a.Cordoned {
-			return 1
-		}
-		return -1
+// burden is what stands against a director whatever its priority. What clients
+// miss now weighs more than what is going to happen to the node.
+func (p Peer) burden() int {
+	burden := 0
+	if p.Impaired {
+		burden += 2
 	}
-	if order := cmp.Compare(b.Priority, a.Priority); order != 0 {
+	if p.Cordoned {
+		burden++
+	}
+	return burden
+}
+
+// ranks compares two directors, the preferred one first: one that serves all,
+// then one whose node is not to be emptied, then one of higher priority, then the
+// one that the group's name falls to, so that the groups of a pool spread and few
+// of them move when a director comes or goes (rendezvous hashing, Thaler and
+// Ravishankar 1996).
+func (v View) ranks(a, b Peer) int {
+	if order := cmp.Or(cmp.Compare(a.burden(), b.burden()), cmp.Compare(b.Priority, a.Priority)); order != 0 {
 		return order
 	}
 	x, y := v.weight(a.Node), v.weight(b.Node)
@@ -66,8 +77,8 @@ func (v View) turn() time.Duration {
 	if v.Lease.Holder == "" && v.Lease.Successor != "" {
 		wait = successorDelay
 	}
-	for _, peer := range v.candidates() {
-		if peer.Node != v.Lease.Holder && v.ranks(peer, v.self()) < 0 {
+	for _, peer := range v.Peers {
+		if peer.Candidate && peer.Node != v.Self.Node && peer.Node != v.Lease.Holder && v.ranks(peer, v.self()) < 0 {
 			wait += rankDelay
 		}
 	}

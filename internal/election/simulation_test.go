@@ -4,18 +4,17 @@ import (
 	"container/heap"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"strconv"
 	"time"
 
 	coordinationv1 "k8s.io/api/coordination/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// The simulation runs directors against one Lease in virtual time. Their beliefs
-// are the real ones; the network, the segment and the API server are simulated
-// here: every request and every event has a delay, and may get lost. What the API
-// tells of peers is old, as in a cluster.
+// The simulation runs directors against the Leases of some groups in virtual
+// time. Their beliefs are the real ones; the network, the segment and the API
+// server are simulated here: every request and every event has a delay, and may
+// get lost. What the API tells of peers is old, as in a cluster. What happens to
+// a node happens to its part in all groups.
 
 // preemptionDelay is the simulated pool's.
 const preemptionDelay = 2 * time.Second
@@ -47,20 +46,29 @@ type world struct {
 	queue simQueue
 	rand  *rand.Rand
 
+	groups []*group
+	nodes  []*node
+
+	violation string
+	loss      float64
+	slowest   time.Duration
+}
+
+// group is an election: a Lease, and the parts of all directors in it.
+type group struct {
+	w       *world
+	name    string
 	lease   *coordinationv1.Lease
 	version int
-	nodes   []*node
+	parts   []*part
 
 	// epochs says which process was granted each epoch of the present Lease.
 	epochs map[int64]string
 	// overlap is how long two directors announced at once that have not released
 	// the Lease.
-	overlap   stretch
-	violation string
+	overlap stretch
 	// writes and reads count what each director asked of the API server.
 	writes, reads map[string]int
-	loss          float64
-	slowest       time.Duration
 }
 
 // node is a director's node: its process comes and goes, the checkpoint stays.
@@ -76,30 +84,56 @@ type node struct {
 	unfit    bool
 	cordoned bool
 	priority int32
+	// impaired is what the process finds, told what peers know of it.
+	impaired, told bool
+	// died is when it last crashed: for a while peers take it for alive.
+	died time.Time
+	// candidate is what the process is told to be.
+	candidate bool
+	// held back while paused, in order.
+	inbox []func()
+	// parts are those in the groups, in the order of these.
+	parts []*part
+}
+
+// part is what a director has to do with one group.
+type part struct {
+	*node
+	group *group
 	// tail is how long it announced beside another after it had released the
 	// Lease.
 	tail stretch
 	// heardOf is when the watch last had news.
-	heardOf time.Time
-	// died is when it last crashed: for a while peers take it for alive.
-	died     time.Time
+	heardOf  time.Time
 	restored Restored
-	// candidate is what the process is told to be.
-	candidate bool
 
 	belief   *belief
 	decision Decision
 	writing  bool
 	reading  bool
-	// held back while paused, in order.
-	inbox []func()
 }
 
-func newWorld(seed uint64, nodes int) *world {
-	w := &world{now: epochZero, rand: rand.New(rand.NewPCG(seed, 1)), epochs: map[int64]string{}, slowest: duration / 13, writes: map[string]int{}, reads: map[string]int{}}
+func newWorld(seed uint64, nodes, groups int) *world {
+	return newFastWorld(seed, nodes, groups, duration/13)
+}
+
+// newFastWorld is one where nothing takes longer on its way than slowest.
+func newFastWorld(seed uint64, nodes, groups int, slowest time.Duration) *world {
+	w := &world{now: epochZero, rand: rand.New(rand.NewPCG(seed, 1)), slowest: slowest}
+	for i := range groups {
+		w.groups = append(w.groups, &group{
+			w: w, name: LeaseName("pool", i), epochs: map[int64]string{}, writes: map[string]int{}, reads: map[string]int{},
+		})
+	}
 	for i := range nodes {
 		n := &node{w: w, name: string(rune('a' + i)), candidate: true}
 		w.nodes = append(w.nodes, n)
+		for _, g := range w.groups {
+			p := &part{node: n, group: g}
+			n.parts, g.parts = append(n.parts, p), append(g.parts, p)
+		}
+	}
+	for _, n := range w.nodes {
 		n.start()
 	}
 	return w
@@ -127,12 +161,18 @@ func (w *world) delay() time.Duration {
 	return time.Millisecond + time.Duration(w.rand.Float64()*float64(w.slowest))
 }
 
+// announces says whether the director answers for the group's VIPs at this
+// moment.
+func (p *part) announces() bool {
+	return p.running && !p.paused && p.decision.Announce && p.w.now.Sub(p.decision.At) <= Fence
+}
+
 // announcers returns who answers for the VIPs at this moment.
-func (w *world) announcers() []*node {
-	var active []*node
-	for _, n := range w.nodes {
-		if n.running && !n.paused && n.decision.Announce && w.now.Sub(n.decision.At) <= Fence {
-			active = append(active, n)
+func (g *group) announcers() []*part {
+	var active []*part
+	for _, p := range g.parts {
+		if p.announces() {
+			active = append(active, p)
 		}
 	}
 	return active
@@ -156,21 +196,49 @@ func (s *stretch) note(now time.Time, lasts bool) {
 }
 
 func (w *world) measure() {
-	active := w.announcers()
-	// The successor may announce before the release was answered.
-	released := func(n *node) bool { return n.belief.sent.Write == Release }
-	for _, n := range w.nodes {
-		n.tail.note(w.now, len(active) > 1 && released(n) && slices.Contains(active, n))
+	for _, g := range w.groups {
+		g.measure()
 	}
-	w.overlap.note(w.now, len(slices.DeleteFunc(active, released)) > 1)
 }
 
-// handover is how long a director announced at most that had released the Lease,
-// beside another.
+func (g *group) measure() {
+	active, kept := 0, 0
+	for _, p := range g.parts {
+		if p.announces() {
+			active++
+			if !p.released() {
+				kept++
+			}
+		}
+	}
+	for _, p := range g.parts {
+		p.tail.note(g.w.now, active > 1 && p.released() && p.announces())
+	}
+	g.overlap.note(g.w.now, kept > 1)
+}
+
+// released says that the director has released the Lease, or is about to: the
+// successor may announce before the release was answered.
+func (p *part) released() bool { return p.belief.sent.Write == Release }
+
+// overlap is how long two directors announced a group at most that neither had
+// released.
+func (w *world) overlap() time.Duration {
+	longest := time.Duration(0)
+	for _, g := range w.groups {
+		longest = max(longest, g.overlap.longest)
+	}
+	return longest
+}
+
+// handover is how long a director announced a group at most that it had
+// released, beside another.
 func (w *world) handover() time.Duration {
 	longest := time.Duration(0)
-	for _, n := range w.nodes {
-		longest = max(longest, n.tail.longest)
+	for _, g := range w.groups {
+		for _, p := range g.parts {
+			longest = max(longest, p.tail.longest)
+		}
 	}
 	return longest
 }
@@ -183,15 +251,21 @@ func (w *world) fail(format string, arguments ...any) {
 
 func (n *node) start() {
 	n.starts++
-	n.running, n.paused, n.leaving, n.writing, n.reading, n.inbox = true, false, false, false, false, nil
-	n.unfit = false
-	n.decision = Decision{}
-	n.belief = &belief{
-		self: Self{Node: n.name, Instance: n.name + strconv.Itoa(n.starts)}, duration: duration, group: "pool-0",
-		own: Own{Restored: n.restored.Active, Epoch: n.restored.Epoch},
+	n.running, n.paused, n.leaving, n.unfit, n.inbox = true, false, false, false, nil
+	for _, p := range n.parts {
+		p.start()
 	}
-	n.tick(n.starts)
-	n.read()
+}
+
+func (p *part) start() {
+	p.writing, p.reading = false, false
+	p.decision = Decision{}
+	p.belief = &belief{
+		self: Self{Node: p.name, Instance: p.name + strconv.Itoa(p.starts)}, duration: duration, group: p.group.name,
+		own: Own{Restored: p.restored.Active, Epoch: p.restored.Epoch},
+	}
+	p.tick(p.starts)
+	p.read()
 }
 
 func (n *node) crash() {
@@ -199,6 +273,16 @@ func (n *node) crash() {
 		n.running, n.died = false, n.w.now
 	}
 }
+
+// impair makes the kernel refuse some VIPs, or all be well again. Peers learn of
+// it some time later.
+func (n *node) impair(impaired bool) {
+	n.impaired = impaired
+	n.w.after(time.Duration(n.w.rand.Float64()*float64(telling)), func() { n.told = n.impaired })
+}
+
+// telling is how long it takes at most until peers know how a director is.
+const telling = 2 * time.Second
 
 // fade is how long a dead process is taken for alive.
 const fade = 5 * time.Second
@@ -209,7 +293,7 @@ func (n *node) peers() []Peer {
 	for _, m := range n.w.nodes {
 		if m != n && (m.running && !m.leaving || n.w.now.Sub(m.died) < fade) {
 			peers = append(peers, Peer{
-				Node: m.name, Candidate: m.candidate && !m.unfit, Cordoned: m.cordoned, Priority: m.priority,
+				Node: m.name, Candidate: m.candidate && !m.unfit, Impaired: m.told, Cordoned: m.cordoned, Priority: m.priority,
 			})
 		}
 	}
@@ -217,11 +301,11 @@ func (n *node) peers() []Peer {
 }
 
 // call announces on the segment, as often as an announcer does at first.
-func (n *node) call(start int) {
+func (p *part) call(start int) {
 	for _, at := range []time.Duration{0, 50 * time.Millisecond, 150 * time.Millisecond, 400 * time.Millisecond, time.Second, 2 * time.Second, 5 * time.Second} {
-		n.w.after(at, func() {
-			if n.running && n.starts == start && !n.paused && !n.deaf && n.decision.Announce && n.w.now.Sub(n.decision.At) <= Fence {
-				n.w.spread(n)
+		p.w.after(at, func() {
+			if p.starts == start && !p.deaf && p.announces() {
+				p.spread()
 			}
 		})
 	}
@@ -229,16 +313,17 @@ func (n *node) call(start int) {
 
 // spread has all others hear a frame. One that stands still never does: it
 // empties its sockets unread when it wakes.
-func (w *world) spread(from *node) {
-	for _, n := range w.nodes {
-		start := n.starts
-		if n == from || n.deaf {
+func (p *part) spread() {
+	w := p.w
+	for _, q := range p.group.parts {
+		start := q.starts
+		if q == p || q.deaf {
 			continue
 		}
 		w.after(time.Millisecond, func() {
-			if n.running && n.starts == start && !n.paused {
-				n.belief.heard(w.now, w.now)
-				n.decide()
+			if q.running && q.starts == start && !q.paused {
+				q.belief.heard(w.now, w.now)
+				q.decide()
 			}
 		})
 	}
@@ -267,212 +352,109 @@ func (n *node) resume() {
 	}
 }
 
-func (n *node) tick(start int) {
-	n.live(start, func() {
-		n.decide()
-		if !n.reading && n.w.now.Sub(n.heardOf) > duration/2 {
-			n.read()
+func (p *part) tick(start int) {
+	p.live(start, func() {
+		p.decide()
+		if !p.reading && p.w.now.Sub(p.heardOf) > duration/2 {
+			p.read()
 		}
-		n.w.after(tick, func() { n.tick(start) })
+		p.w.after(tick, func() { p.tick(start) })
 	})
 }
 
-func (n *node) decide() {
-	n.belief.set(n.w.now, Settings{LeaseDuration: duration, Preemption: Preemption{Delay: preemptionDelay}}, Standing{
-		Candidate: n.candidate && !n.unfit, Unfit: n.unfit, Cordoned: n.cordoned, Priority: n.priority,
-	}, n.view(), time.Time{}, n.leaving)
-	d := n.belief.decide(n.w.now)
-	if d.Announce && !n.decision.Announce {
-		n.call(n.starts)
+func (p *part) decide() {
+	p.belief.set(p.w.now, Settings{LeaseDuration: duration, Preemption: Preemption{Delay: preemptionDelay}}, Standing{
+		Candidate: p.candidate && !p.unfit, Unfit: p.unfit, Impaired: p.impaired, Cordoned: p.cordoned, Priority: p.priority,
+	}, p.view(), time.Time{}, p.leaving)
+	d := p.belief.decide(p.w.now)
+	begins := d.Announce && !p.decision.Announce
+	p.decision = d
+	if begins {
+		p.call(p.starts)
 	}
-	n.decision = d
-	n.restored = Restored{Epoch: n.belief.own.Epoch, Active: d.Announce}
+	p.restored = Restored{Epoch: p.belief.own.Epoch, Active: d.Announce}
 	if d.Confirmed {
-		n.w.confirmed(n)
+		p.confirmed()
 	}
-	if d.Write != None && !n.writing {
-		n.write(d)
+	if d.Write != None && !p.writing {
+		p.write(d)
 	}
-	n.w.measure()
+	p.group.measure()
 }
 
 // view is what a director was last told of its peers: nothing new while it is
 // cut off.
-func (n *node) view() []Peer {
-	if n.cut {
-		return n.belief.peers
+func (p *part) view() []Peer {
+	if p.cut {
+		return p.belief.peers
 	}
-	return n.peers()
+	return p.peers()
 }
 
 // confirmed checks that the API server granted what the director believes.
-func (w *world) confirmed(n *node) {
-	epoch := n.belief.lease.Epoch
-	if granted := w.epochs[epoch]; granted != n.belief.self.Instance {
-		w.fail("%s announces epoch %d, which is %q's", n.belief.self.Instance, epoch, granted)
+func (p *part) confirmed() {
+	epoch := p.belief.lease.Epoch
+	if granted := p.group.epochs[epoch]; granted != p.belief.self.Instance {
+		p.w.fail("%s announces epoch %d of %s, which is %q's", p.belief.self.Instance, epoch, p.group.name, granted)
 	}
 }
 
-// request carries a request to the API server and its outcome back: exactly one
-// of done and lost is called, lost after a third of the duration.
-func (n *node) request(serve func() (answer func()), lost func()) {
-	w, start := n.w, n.starts
-	deadline := w.now.Add(duration / 3)
-	answered := false
-	w.after(duration/3, func() {
-		n.live(start, func() {
-			if !answered {
-				answered = true
-				lost()
-			}
-		})
-	})
-	if n.cut || w.rand.Float64() < w.loss {
-		return
-	}
-	w.after(w.delay(), func() {
-		answer := serve()
-		if n.cut || w.rand.Float64() < w.loss {
-			return
-		}
-		w.after(w.delay(), func() {
-			if w.now.After(deadline) {
-				return
-			}
-			n.live(start, func() {
-				if !answered {
-					answered = true
-					answer()
-				}
-			})
-		})
-	})
-}
-
-func (n *node) read() {
-	n.reading = true
-	n.w.reads[n.name]++
-	sent := n.w.now
-	n.request(func() func() {
-		object := n.w.lease.DeepCopy()
+func (p *part) read() {
+	p.reading = true
+	p.group.reads[p.name]++
+	sent := p.w.now
+	p.request(func() func() {
+		object := p.group.lease.DeepCopy()
 		return func() {
-			n.reading, n.heardOf = false, n.w.now
-			n.belief.read(n.w.now, sent, object)
-			n.decide()
-			if n.belief.lease.Unsure {
-				n.readSoon()
+			p.reading, p.heardOf = false, p.w.now
+			p.belief.read(p.w.now, sent, object)
+			p.decide()
+			if p.belief.lease.Unsure {
+				p.readSoon()
 			}
 		}
 	}, func() {
-		n.belief.failed(n.w.now, sent)
-		n.decide()
-		n.readSoon()
+		p.belief.failed(p.w.now, sent)
+		p.decide()
+		p.readSoon()
 	})
 }
 
-func (n *node) readSoon() {
-	start := n.starts
-	n.reading = true
-	n.w.after(shortestPause, func() { n.live(start, n.read) })
+func (p *part) readSoon() {
+	start := p.starts
+	p.reading = true
+	p.w.after(shortestPause, func() { p.live(start, p.read) })
 }
 
-func (n *node) write(d Decision) {
-	n.writing = true
-	n.w.writes[n.name]++
-	sent := n.w.now
-	n.belief.sending(sent, d)
-	object := writer{name: "pool-0", self: n.belief.self}.object(d, n.belief.object, sent, duration)
-	n.request(func() func() {
-		stored := n.w.store(d, object)
+func (p *part) write(d Decision) {
+	p.writing = true
+	p.group.writes[p.name]++
+	sent := p.w.now
+	p.belief.sending(sent, d)
+	object := writer{name: p.group.name, self: p.belief.self}.object(d, p.belief.object, sent, duration)
+	p.request(func() func() {
+		stored := p.group.store(d, object)
 		return func() {
-			n.writing = false
+			p.writing = false
 			if stored == nil {
-				n.belief.refused(n.w.now)
-				n.doubt()
+				p.belief.refused(p.w.now)
+				p.doubt()
 				return
 			}
-			n.belief.wrote(n.w.now, stored)
-			n.decide()
+			p.belief.wrote(p.w.now, stored)
+			p.decide()
 		}
 	}, func() {
-		n.writing = false
-		n.belief.unanswered(n.w.now, sent)
-		n.doubt()
+		p.writing = false
+		p.belief.unanswered(p.w.now, sent)
+		p.doubt()
 	})
 }
 
-func (n *node) doubt() {
-	n.decide()
-	if !n.reading {
-		n.read()
-	}
-}
-
-// store is what the API server does with a write; nil is a conflict.
-func (w *world) store(d Decision, object *coordinationv1.Lease) *coordinationv1.Lease {
-	switch {
-	case d.Write == Create && w.lease != nil:
-		return nil
-	case d.Write != Create && (w.lease == nil || w.lease.ResourceVersion != object.ResourceVersion):
-		return nil
-	}
-	before := claim{}
-	if w.lease != nil {
-		before = claimOf(w.lease)
-	}
-	if after := claimOf(object); d.Write == Acquire || d.Write == Create {
-		if after.epoch <= before.epoch {
-			w.fail("%s acquired epoch %d after epoch %d", after.instance, after.epoch, before.epoch)
-		}
-		w.epochs[after.epoch] = after.instance
-	}
-	w.put(object.DeepCopy())
-	return w.lease.DeepCopy()
-}
-
-// put stores a version of the Lease and tells all who can hear it.
-func (w *world) put(object *coordinationv1.Lease) {
-	w.version++
-	object.ResourceVersion = strconv.Itoa(w.version)
-	w.lease = object
-	w.broadcast(object.DeepCopy(), false)
-}
-
-func (w *world) remove() {
-	if w.lease == nil {
-		return
-	}
-	w.version++
-	gone := w.lease.DeepCopy()
-	gone.ResourceVersion = strconv.Itoa(w.version)
-	w.lease = nil
-	w.broadcast(gone, true)
-}
-
-func (w *world) broadcast(object *coordinationv1.Lease, deleted bool) {
-	for _, n := range w.nodes {
-		start := n.starts
-		if !n.running || n.cut || w.rand.Float64() < w.loss {
-			continue
-		}
-		w.after(w.delay(), func() {
-			n.live(start, func() {
-				n.heardOf = w.now
-				n.belief.event(w.now, object, deleted)
-				n.decide()
-			})
-		})
-	}
-}
-
-// vacate is what somebody does who edits the Lease.
-func (w *world) vacate() {
-	if w.lease != nil {
-		object := w.lease.DeepCopy()
-		object.Spec.HolderIdentity = new("")
-		stamp := metav1.NewMicroTime(w.now)
-		object.Spec.RenewTime = &stamp
-		w.put(object)
+func (p *part) doubt() {
+	p.decide()
+	if !p.reading {
+		p.read()
 	}
 }
 
@@ -488,8 +470,10 @@ func (w *world) heal() {
 			n.start()
 		}
 		// The real watcher opens its watch again, with a GET.
-		if !n.reading {
-			n.read()
+		for _, p := range n.parts {
+			if !p.reading {
+				p.read()
+			}
 		}
 	}
 }

@@ -26,8 +26,11 @@ type Self struct {
 	// Unfit says that it cannot serve: its link is down, or its kernel refuses. A
 	// holder hands the group to a peer that can.
 	Unfit bool
+	// Impaired says that it serves, but not all: its kernel refuses some of the
+	// VIPs. It ranks after all that are not.
+	Impaired bool
 	// Cordoned says that its node is to be emptied. It ranks after all that are
-	// not.
+	// not, but before those that are impaired.
 	Cordoned bool
 	// Priority ranks directors: a higher one is preferred.
 	Priority int32
@@ -36,9 +39,9 @@ type Self struct {
 // Peer is another director of the pool that is alive as far as the API server
 // knows. The fields are those of Self.
 type Peer struct {
-	Node                string
-	Candidate, Cordoned bool
-	Priority            int32
+	Node                          string
+	Candidate, Impaired, Cordoned bool
+	Priority                      int32
 }
 
 // Preemption says whether, and when, a director asks for a group that one of
@@ -111,6 +114,9 @@ type Own struct {
 	TookBackAt time.Time
 	// CandidateSince is since when it has been a candidate without a break.
 	CandidateSince time.Time
+	// OutdoneSince is since when it has been impaired beside a candidate that is
+	// not, without a break.
+	OutdoneSince time.Time
 	// Moves are the last changes of holder that it saw, at most movesLimit, the
 	// oldest first.
 	Moves []time.Time
@@ -119,8 +125,8 @@ type Own struct {
 // Yield is how far a holder is with handing a group over. It has released the
 // Lease and goes on announcing until the successor is heard.
 type Yield struct {
-	// Asked is when the release was sent that has no answer yet; zero if there is
-	// none.
+	// Asked is when the release was sent of which it is not known yet what became;
+	// zero if there is none.
 	Asked time.Time
 	// Begun is when the first release that was carried out was sent; zero if none
 	// was. LastAt is when the last one was. TakenAt is when another director was
@@ -128,7 +134,8 @@ type Yield struct {
 	Begun, LastAt, TakenAt time.Time
 	// Tried are the successors that were named, in order.
 	Tried []string
-	// Why is the reason.
+	// Why is the reason for the first release that was carried out or, as long as
+	// none was, for the one that was last sent.
 	Why Reason
 }
 
