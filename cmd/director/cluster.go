@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"log/slog"
 	"net/netip"
 	"net/url"
@@ -34,6 +35,9 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
+// dialPatience bounds an attempt to connect to the API server.
+const dialPatience = 5 * time.Second
+
 // cluster joins a director with the API server.
 type cluster struct {
 	options  options
@@ -60,6 +64,9 @@ func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error)
 	// A takeover reports every VIP at once; the API server's own fairness bounds
 	// what that costs others.
 	restConfig.QPS, restConfig.Burst = 50, 100
+	// The library would wait half a minute for a connection that was tried while the
+	// API server was cut off.
+	restConfig.Dial = (&net.Dialer{Timeout: dialPatience, KeepAlive: dialPatience}).DialContext
 	c := &cluster{
 		options: o, config: restConfig, scheme: runtime.NewScheme(), log: log,
 		changed:     newNews(),

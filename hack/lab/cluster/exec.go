@@ -80,7 +80,15 @@ func (l *Lab) In(host string, fn func() error) error {
 // as it is. It takes numeric addresses.
 func (l *Lab) Dial(host string) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
-		return dialIn(ctx, namespace(l.config.Name, host), network, address)
+		return dialIn(ctx, namespace(l.config.Name, host), network, address, 0)
+	}
+}
+
+// DialFrom is Dial for TCP from given ports: each connection takes the next one,
+// which has to be outside of what Dial's come from (see clientPorts).
+func (l *Lab) DialFrom(host string, next func() int) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		return dialIn(ctx, namespace(l.config.Name, host), network, address, next())
 	}
 }
 

@@ -42,11 +42,15 @@ func enterAndCall(name string, fn func() error) error {
 	return fn()
 }
 
-// dialIn connects from within a namespace. The address has to be numeric.
-func dialIn(ctx context.Context, name, network, address string) (net.Conn, error) {
+// dialIn connects from within a namespace, from a port if it is not 0. The address
+// has to be numeric.
+func dialIn(ctx context.Context, name, network, address string, port int) (net.Conn, error) {
 	var conn net.Conn
 	err := inNamespace(name, func() (err error) {
 		var dialer net.Dialer
+		if port != 0 {
+			dialer.LocalAddr = &net.TCPAddr{Port: port}
+		}
 		conn, err = dialer.DialContext(ctx, network, address)
 		return err
 	})

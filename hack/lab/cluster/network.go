@@ -12,6 +12,13 @@ import (
 	"github.com/lvs-operator/lvs-operator/hack/lab/machine"
 )
 
+// clientPorts are the ports that connections come from unless they ask for others.
+// Linux takes about every eighth, so that so many of them are used up, at 50
+// connections a second, in the two minutes for which IPVS remembers a closed one:
+// with fewer, a director that gets a VIP back would have old entries for new
+// connections.
+const clientPorts = "12000 65535"
+
 // buildNetwork makes the namespaces, the two bridges, and what hangs on them.
 func (l *Lab) buildNetwork(ctx context.Context) error {
 	for _, name := range namespaces(l.config.Name) {
@@ -21,6 +28,9 @@ func (l *Lab) buildNetwork(ctx context.Context) error {
 		// Duplicate address detection would make each address unusable for
 		// a second, and nothing here can have the same.
 		if err := sysctl(name, "net/ipv6/conf/default/accept_dad", "0"); err != nil {
+			return err
+		}
+		if err := sysctl(name, "net/ipv4/ip_local_port_range", clientPorts); err != nil {
 			return err
 		}
 	}
