@@ -47,14 +47,14 @@ func example() Checkpoint {
 			Owners: []Owner{{Service: service, Namespace: "shop", Name: "web"}},
 		}},
 		Election: Election{LeaseDuration: 3 * time.Second, NeverPreempt: true, PreemptionDelay: 5 * time.Second},
-		Groups:   []Group{{Group: 0, Epoch: 7, Active: true}},
-		Peers:    []Peer{{Node: "node-b", Addr: netip.MustParseAddr("192.0.2.12"), MAC: "02:00:00:00:00:0b", Live: true}},
+		Groups:   []Group{{Group: 0, Epoch: 7, Active: true, Previous: "node-b"}},
+		Peers:    []Peer{{Node: "node-b", Addr: netip.MustParseAddr("192.0.2.12"), MAC: "02:00:00:00:00:0b", IPv6Addr: netip.MustParseAddr("2001:db8::12"), Live: true}},
 	}
 }
 
-// versionTwo is a file of schema version 2. It must go on being read until
+// versionThree is a file of schema version 3. It must go on being read until
 // Version is another one: who changes what is stored has to raise that.
-const versionTwo = `{"version":2,"pool":"default","nodeName":"node-a",` +
+const versionThree = `{"version":3,"pool":"default","nodeName":"node-a",` +
 	`"node":{"Interface":"eth0","Guard":true,"Timeouts":{"TCP":900000000000,"TCPFin":0,"UDP":0}},` +
 	`"election":{"leaseDuration":3000000000,"neverPreempt":true,"preemptionDelay":5000000000},` +
 	`"keys":[{"key":{"Addr":"192.0.2.1","Mark":0},` +
@@ -66,8 +66,8 @@ const versionTwo = `{"version":2,"pool":"default","nodeName":"node-a",` +
 	`"failureThreshold":3,"successThreshold":2},"initiallyUp":true}],` +
 	`"owners":[{"service":{"Key":{"Addr":"192.0.2.1","Mark":0},"Protocol":6,"Port":80},` +
 	`"namespace":"shop","name":"web"}]}],` +
-	`"groups":[{"group":0,"epoch":7,"active":true}],` +
-	`"peers":[{"node":"node-b","addr":"192.0.2.12","mac":"02:00:00:00:00:0b","live":true}]}` + "\n"
+	`"groups":[{"group":0,"epoch":7,"active":true,"previous":"node-b"}],` +
+	`"peers":[{"node":"node-b","addr":"192.0.2.12","ipv6Addr":"2001:db8::12","mac":"02:00:00:00:00:0b","live":true}]}` + "\n"
 
 func TestTheFormatIsThatOfItsVersion(t *testing.T) {
 	path := Path(t.TempDir(), "default")
@@ -78,7 +78,7 @@ func TestTheFormatIsThatOfItsVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(versionTwo, string(data)); diff != "" {
+	if diff := cmp.Diff(versionThree, string(data)); diff != "" {
 		t.Errorf("the file (-want +got):\n%s", diff)
 	}
 	got, err := Load(path)
@@ -92,28 +92,28 @@ func TestTheFormatIsThatOfItsVersion(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	valid := func(old, replacement string) string {
-		if !strings.Contains(versionTwo, old) {
+		if !strings.Contains(versionThree, old) {
 			t.Fatalf("the file has no %s", old)
 		}
-		return strings.Replace(versionTwo, old, replacement, 1)
+		return strings.Replace(versionThree, old, replacement, 1)
 	}
 	cases := map[string]struct {
 		content string
 		want    error
 	}{
-		"another version":              {content: valid(`"version":2`, `"version":1`), want: ErrVersion},
+		"another version":              {content: valid(`"version":3`, `"version":2`), want: ErrVersion},
 		"no version":                   {content: `{"pool":"default"}`, want: ErrVersion},
 		"an empty file":                {content: "", want: ErrCorrupt},
-		"half a file":                  {content: versionTwo[:len(versionTwo)/2], want: ErrCorrupt},
+		"half a file":                  {content: versionThree[:len(versionThree)/2], want: ErrCorrupt},
 		"something else":               {content: "[1,2,3]", want: ErrCorrupt},
-		"more than one value":          {content: versionTwo + "{}", want: ErrCorrupt},
+		"more than one value":          {content: versionThree + "{}", want: ErrCorrupt},
 		"a field of a later version":   {content: valid(`"pool"`, `"color":"red","pool"`), want: ErrCorrupt},
 		"a state that is none":         {content: valid("guard 192", "guard x192"), want: ErrCorrupt},
 		"a key without a state":        {content: valid(`"state":"guard`, `"name":"guard`), want: ErrCorrupt},
-		"a null state":                 {content: `{"version":2,"keys":[{"key":{"Addr":"192.0.2.1"},"state":null}]}`, want: ErrCorrupt},
-		"a key without a name":         {content: `{"version":2,"keys":[{"key":{"Addr":""},"state":""}]}`, want: ErrCorrupt},
-		"a key with two names":         {content: `{"version":2,"keys":[{"key":{"Addr":"192.0.2.1","Mark":3},"state":""}]}`, want: ErrCorrupt},
-		"a key twice":                  {content: `{"version":2,"keys":[{"key":{"Mark":3},"state":""},{"key":{"Mark":3},"state":""}]}`, want: ErrCorrupt},
+		"a null state":                 {content: `{"version":3,"keys":[{"key":{"Addr":"192.0.2.1"},"state":null}]}`, want: ErrCorrupt},
+		"a key without a name":         {content: `{"version":3,"keys":[{"key":{"Addr":""},"state":""}]}`, want: ErrCorrupt},
+		"a key with two names":         {content: `{"version":3,"keys":[{"key":{"Addr":"192.0.2.1","Mark":3},"state":""}]}`, want: ErrCorrupt},
+		"a key twice":                  {content: `{"version":3,"keys":[{"key":{"Mark":3},"state":""},{"key":{"Mark":3},"state":""}]}`, want: ErrCorrupt},
 		"a check of another key":       {content: valid(`"destination":{"Service":{"Key":{"Addr":"192.0.2.1"`, `"destination":{"Service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
 		"an owner of another key":      {content: valid(`"owners":[{"service":{"Key":{"Addr":"192.0.2.1"`, `"owners":[{"service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
 		"a check without an interval":  {content: valid(`"interval":2000000000`, `"interval":0`), want: ErrCorrupt},
@@ -152,7 +152,7 @@ func TestACrashBeforeTheRenameKeepsTheOldOne(t *testing.T) {
 	if err := Save(path, example()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+".part", []byte(versionTwo[:40]), 0o644); err != nil {
+	if err := os.WriteFile(path+".part", []byte(versionThree[:40]), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	got, err := Load(path)
@@ -301,11 +301,11 @@ func TestWhatIsSavedIsLoaded(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add([]byte(versionTwo))
+	f.Add([]byte(versionThree))
 	f.Add([]byte(`{"version":2}`))
-	f.Add([]byte(`{"version":2,"keys":[{"key":{"Mark":3},"state":""}]}`))
-	f.Add([]byte(`{"version":2,"keys":[null],"groups":[null],"peers":[null]}`))
-	f.Add([]byte(`{"version":2}`))
+	f.Add([]byte(`{"version":3,"keys":[{"key":{"Mark":3},"state":""}]}`))
+	f.Add([]byte(`{"version":3,"keys":[null],"groups":[null],"peers":[null]}`))
+	f.Add([]byte(`{"version":3}`))
 	f.Add([]byte("null"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := decode(data)
