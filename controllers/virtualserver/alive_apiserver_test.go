@@ -3,7 +3,6 @@
 package virtualserver
 
 import (
-	"context"
 	"fmt"
 	"sync"
 	"testing"
@@ -13,10 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/event"
-	"sigs.k8s.io/controller-runtime/pkg/manager"
-	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	directorcontroller "github.com/lvs-operator/lvs-operator/controllers/director"
@@ -130,28 +126,14 @@ func TestASupersededDirectorIsShownUntilItSpeaks(t *testing.T) {
 // sent to the returned channel.
 func judgeAlive(t *testing.T, who directorcontroller.Serving) chan<- event.TypedGenericEvent[netstate.Key] {
 	t.Helper()
-	skip := true
-	mgr, err := manager.New(apiServer.config, manager.Options{
-		Scheme: apiServer.scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	mgr := newManager(t)
 	terms := make(chan event.TypedGenericEvent[netstate.Key], 1)
 	alive := &directorcontroller.Alive{Client: mgr.GetClient(), Node: "lb-8", Director: who, Changed: terms, Now: time.Now}
 	if err := alive.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}
-	ctx, end := context.WithCancel(t.Context())
-	done := make(chan error)
-	go func() { done <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
-		end()
-		if err := <-done; err != nil {
-			t.Error(err)
-		}
-	})
-	if !mgr.GetCache().WaitForCacheSync(ctx) {
+	startManager(t, mgr)
+	if !mgr.GetCache().WaitForCacheSync(t.Context()) {
 		t.Fatal("the cache has not synced")
 	}
 	return terms

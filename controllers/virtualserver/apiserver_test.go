@@ -190,13 +190,7 @@ func (o *obedient) setActive(active bool) {
 // direct runs planner and reporter of a director.
 func direct(t *testing.T, node string) (*obedient, *events.FakeRecorder) {
 	t.Helper()
-	skip := true
-	mgr, err := manager.New(apiServer.config, manager.Options{
-		Scheme: apiServer.scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip},
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
+	mgr := newManager(t)
 	o := &obedient{node: node, plans: map[netip.Addr]plan.Desired{}, servers: make(chan event.TypedGenericEvent[netstate.Key], 1024)}
 	sites := make(chan event.TypedGenericEvent[netstate.Key], 1)
 	sites <- event.TypedGenericEvent[netstate.Key]{}
@@ -209,6 +203,27 @@ func direct(t *testing.T, node string) (*obedient, *events.FakeRecorder) {
 			t.Fatal(err)
 		}
 	}
+	startManager(t, mgr)
+	return o, recorder
+}
+
+// newManager makes a manager that does not run yet; its controllers may have the
+// names of another's.
+func newManager(t *testing.T) manager.Manager {
+	t.Helper()
+	skip := true
+	mgr, err := manager.New(apiServer.config, manager.Options{
+		Scheme: apiServer.scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return mgr
+}
+
+// startManager runs a manager until the test ends.
+func startManager(t *testing.T, mgr manager.Manager) {
+	t.Helper()
 	ctx, end := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- mgr.Start(ctx) }()
@@ -218,7 +233,6 @@ func direct(t *testing.T, node string) (*obedient, *events.FakeRecorder) {
 			t.Error(err)
 		}
 	})
-	return o, recorder
 }
 
 // told takes the events so far that hold a text.

@@ -200,3 +200,19 @@ func TestNoRelayIsLeftBehind(t *testing.T) {
 		t.Errorf("%d tables are left, the first %q", len(tables), tables[0].Name)
 	}
 }
+
+func TestARelayWithoutAGuardIsNotMadeLater(t *testing.T) {
+	p := newPair(t)
+	prepare(t, p.kernel, unguarded)
+	setRelay(t, p.kernel, p.toOther())
+	// On a kernel that cannot relay, the guard would fail with it.
+	prepare(t, p.kernel, guarded)
+	table := &nftables.Table{Name: "lvs-operator", Family: nftables.TableFamilyIPv4}
+	rules, err := dialNFT(t, p.director).GetRules(table, &nftables.Chain{Table: table, Name: "input"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(rules) > 0 {
+		t.Errorf("%d rules hand on, want none", len(rules))
+	}
+}

@@ -51,8 +51,7 @@ func relayTables() map[string]*nftables.Table {
 
 // relayVIPs is the set of VIPs in the relay's table of a family.
 func relayVIPs(f family) *nftables.Set {
-	set := entrySet(relayTables()[f.name], "vips"+f.name, f.relaySet)
-	return set
+	return entrySet(relayTables()[f.name], "vips"+f.name, f.relaySet)
 }
 
 // relayChains are the relay's chain of each family. Without a relay that has been
@@ -123,16 +122,17 @@ func sendTo(to netip.Addr, link int) []expr.Any {
 }
 
 // SetRelay hands on as relay says from now on. It needs the guard: without one
-// (see Prepare) it does nothing. A kernel that cannot do it is ErrNoGuard, and
-// then nothing has changed.
+// (see Prepare) it does nothing, nor later. A kernel that cannot do it is
+// ErrNoGuard, and then nothing has changed.
 func (c *Client) SetRelay(ctx context.Context, relay Relay) error {
 	c.mu.Lock()
 	node, before := c.node, c.relay
-	c.relay = &relay
-	c.mu.Unlock()
 	if node == nil || !node.Guard {
+		c.mu.Unlock()
 		return nil
 	}
+	c.relay = &relay
+	c.mu.Unlock()
 	err := c.prepareGuard(ctx, *node)
 	if err == nil {
 		return nil

@@ -273,16 +273,22 @@ func rollsOut(t *testing.T, s *suite) {
 	})
 }
 
-// cutsActive cuts the holder off from the API server. The other one takes the
-// Lease when it expires, and the holder stops when it hears it.
-func cutsActive(t *testing.T, s *suite) {
-	active := s.holder(t)
-	heal := func() {
-		if err := s.lab.Heal(context.Background(), active); err != nil {
+// healer returns what mends a node's connections; the end of the test does it too.
+func (s *suite) healer(t *testing.T, node string) (heal func()) {
+	heal = func() {
+		if err := s.lab.Heal(context.Background(), node); err != nil {
 			t.Error(err)
 		}
 	}
 	t.Cleanup(heal)
+	return heal
+}
+
+// cutsActive cuts the holder off from the API server. The other one takes the
+// Lease when it expires, and the holder stops when it hears it.
+func cutsActive(t *testing.T, s *suite) {
+	active := s.holder(t)
+	heal := s.healer(t, active)
 	s.wantNoLoss(t, func() {
 		if err := s.lab.Cut(t.Context(), active, "api"); err != nil {
 			t.Fatal(err)
@@ -369,12 +375,7 @@ func freezesActive(t *testing.T, s *suite) {
 // that and hands over, so nobody waits for the Lease to expire.
 func unplugsActive(t *testing.T, s *suite) {
 	active := s.holder(t)
-	heal := func() {
-		if err := s.lab.Heal(context.Background(), active); err != nil {
-			t.Error(err)
-		}
-	}
-	t.Cleanup(heal)
+	heal := s.healer(t, active)
 	sum := s.under(t, func() {
 		if err := s.lab.Cut(t.Context(), active, cluster.CutLink); err != nil {
 			t.Fatal(err)
