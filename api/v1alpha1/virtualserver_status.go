@@ -122,6 +122,11 @@ type RealServerStatus struct {
 	// knows.
 	// +optional
 	Since metav1.Time `json:"since,omitzero"`
+
+	// pod is the name of the pod that it is, in the VirtualServer's namespace.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Pod string `json:"pod,omitempty"`
 }
 
 // ObservedState is how a director found a real server.

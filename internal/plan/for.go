@@ -48,10 +48,13 @@ func For(s Snapshot) (Desired, []Rejection) {
 
 func newDesired(key netstate.Key) Desired {
 	return Desired{
-		Key:    key,
-		State:  netstate.New(),
-		Checks: map[netstate.DestinationKey][]Check{},
-		Owners: map[netstate.ServiceKey]types.NamespacedName{},
+		Key:      key,
+		State:    netstate.New(),
+		Checks:   map[netstate.DestinationKey][]Check{},
+		Owners:   map[netstate.ServiceKey]types.NamespacedName{},
+		Policies: map[netstate.ServiceKey]Policy{},
+		Unready:  map[netstate.DestinationKey]string{},
+		Servers:  map[netstate.DestinationKey]Server{},
 	}
 }
 
