@@ -34,6 +34,11 @@ const (
 	repository = "lvs-operator.local/lvs-operator"
 )
 
+// DirectorLabels are the labels by which the directors' pods are found.
+func DirectorLabels() map[string]string {
+	return map[string]string{"app.kubernetes.io/name": "lvs-operator", "app.kubernetes.io/component": "director"}
+}
+
 // Deployment is the operator in a lab.
 type Deployment struct {
 	Lab *cluster.Lab
