@@ -218,7 +218,7 @@ func (k *Keeper) keepable(wanted Wanted, state kernel.RealServerState) []netip.A
 		}
 	}
 	for _, vip := range wanted.Leaving {
-		if _, found := onLoopback(vip, state); found && slices.Contains(state.Recorded, vip) {
+		if _, found := onLoopback(vip, state); found {
 			vips = append(vips, vip)
 		}
 	}
