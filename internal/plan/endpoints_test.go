@@ -86,6 +86,12 @@ func TestForEndpointsThatArePods(t *testing.T) {
 			},
 			want: leaving, wantWhy: "the Service says that it is being deleted",
 		},
+		"selected too, its own word counts: it is not ready": {
+			change: func(s *Snapshot) {
+				selectWeb(&s.VirtualServers[0].Spec)
+				s.Pods[0].Ready = false
+			}, want: plannedServer{Server: serving.Server, Destination: 1, Unready: "its pod is not ready"},
+		},
 		"selected too, its own word counts": {
 			change: func(s *Snapshot) {
 				selectWeb(&s.VirtualServers[0].Spec)

@@ -78,7 +78,14 @@ func TestForPods(t *testing.T) {
 			},
 			want: plannedServer{Server: Server{Pod: "web-1", Weight: 1, State: "Disabled", Why: "disabled by an annotation of node node-1"}, Destination: -1},
 		},
-		"and not the later": {
+		"and not the last": {
+			change: func(s *Snapshot) {
+				onNode("Drained")(s)
+				annotate("lvs-operator.io/state", "Disabled")(s)
+			},
+			want: plannedServer{Server: Server{Pod: "web-1", Weight: 1, State: "Disabled", Why: "disabled by an annotation of the pod"}, Destination: -1},
+		},
+		"one that asks for nothing changes nothing": {
 			change: func(s *Snapshot) {
 				onNode("Enabled")(s)
 				annotate("lvs-operator.io/state", "Drained")(s)
