@@ -93,6 +93,32 @@ func TestDiff(t *testing.T) {
 				"del destination TCP 192.0.2.1:80 10.0.0.7:80",
 			},
 		},
+		"a server steps in for others: it is in before they are at weight 0": {
+			have: web + "destination TCP 192.0.2.1:80 10.0.0.8:80 DR weight 1\n",
+			want: webGuard + webVIP + `service TCP 192.0.2.1:80 wrr
+destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 0
+destination TCP 192.0.2.1:80 10.0.0.9:80 DR weight 1
+`,
+			wantOps: []string{
+				"add destination TCP 192.0.2.1:80 10.0.0.9:80",
+				"set destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"del destination TCP 192.0.2.1:80 10.0.0.8:80",
+			},
+		},
+		"and leaves when they have their weight again": {
+			have: webGuard + webVIP + `service TCP 192.0.2.1:80 wrr
+destination TCP 192.0.2.1:80 10.0.0.5:80 DR weight 1
+destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 0
+`,
+			want: webGuard + webVIP + `service TCP 192.0.2.1:80 wrr
+destination TCP 192.0.2.1:80 10.0.0.5:80 DR weight 0
+destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1
+`,
+			wantOps: []string{
+				"set destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"set destination TCP 192.0.2.1:80 10.0.0.5:80",
+			},
+		},
 		"servers are added in order of address, then port": {
 			have: web,
 			want: web + `destination TCP 192.0.2.1:80 10.0.0.10:80 DR weight 1
@@ -228,15 +254,33 @@ func unsafe(s State) string {
 	return ""
 }
 
+// schedules lists the services that have somewhere to send a new connection.
+func schedules(s State) map[ServiceKey]bool {
+	services := map[ServiceKey]bool{}
+	for k, v := range s.Destinations {
+		if v.Weight > 0 {
+			services[k.Service] = true
+		}
+	}
+	return services
+}
+
 func TestDiffLeadsToWhatIsWanted(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		have, want := stateGen().Draw(t, "have"), stateGen().Draw(t, "want")
 		state := have.Clone()
+		scheduling := schedules(have)
 		for _, op := range Diff(have, want) {
 			checkOp(t, state, want, op)
 			state.Perform(op)
 			if wrong := unsafe(state); wrong != "" {
 				t.Fatalf("after %s: %s", op, wrong)
+			}
+			now := schedules(state)
+			for service := range schedules(want) {
+				if scheduling[service] && !now[service] {
+					t.Fatalf("after %s: %s has no destination of any weight, and had and will have one", op, service)
+				}
 			}
 		}
 		if diff := cmp.Diff(want, state, equateAddrs); diff != "" {
