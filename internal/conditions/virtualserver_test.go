@@ -71,7 +71,8 @@ func (s scene) outcome() Outcome {
 	for _, key := range plan.Keys(s.vs) {
 		desired, _ := plan.For(plan.Snapshot{Key: key, Pool: pool, VirtualServers: []v1alpha1.VirtualServer{*s.vs}})
 		address := Address{Director: "node-a", Programmed: true, Desired: desired, Draining: map[netstate.DestinationKey]time.Time{}}
-		address.State = plan.Weigh(desired, netstate.Observation{}, func(probe health.Probe) health.Verdict { return out.Report(probe).Verdict })
+		verdict := func(probe health.Probe) health.Verdict { return out.Report(probe).Verdict }
+		address.State, _, _ = plan.Want(desired, netstate.Observation{}, verdict, plan.Memory{}, noon)
 		for _, server := range s.draining {
 			leaving := netstate.DestinationKey{
 				Service: netstate.ServiceKey{Key: key, Protocol: netstate.TCP, Port: 80},

@@ -165,6 +165,7 @@ func (d *Director) Run(ctx context.Context) {
 func (d *Director) goByCheckpoint(ctx context.Context) {
 	if wait(ctx, syncPatience) && d.restore() {
 		d.refresh()
+		d.relink()
 	}
 }
 
@@ -393,11 +394,15 @@ func (d *Director) wake() {
 func (d *Director) Program(desired plan.Desired) {
 	d.removals.withdraw(desired.Key)
 	d.mu.Lock()
+	before, _ := d.worker.Plan(desired.Key)
 	if d.pool != nil {
 		d.health.SetFor(desired.Key.String(), probes(desired))
 		d.worker.Program(desired)
 	}
 	d.mu.Unlock()
+	if !slices.Equal(before.Links, desired.Links) {
+		d.relink()
+	}
 	d.store.changed()
 }
 
@@ -429,6 +434,7 @@ func (d *Director) Synced(pool string) {
 	d.mu.Unlock()
 	d.removeUnknown()
 	d.refresh()
+	d.relink()
 }
 
 // SetPeers says which other directors the pool has, and what this one's node

@@ -260,9 +260,10 @@ func (s *scenario) want(desired plan.Desired) (netstate.State, map[netstate.Dest
 		have.Connections[key] = netstate.Connections{Active: s.site.Connections}
 		since[key] = now.Add(-s.site.DrainingFor.Duration)
 	}
-	return plan.Want(desired, have, func(probe health.Probe) health.Verdict {
+	state, later, _ := plan.Want(desired, have, func(probe health.Probe) health.Verdict {
 		return s.verdicts[netip.AddrPortFrom(probe.Target.Addr, probe.Target.Port).String()]
-	}, since, now, 30*time.Second)
+	}, plan.Memory{Draining: since}, now)
+	return state, later.Draining
 }
 
 func describe(destination netstate.DestinationKey, check plan.Check) string {
