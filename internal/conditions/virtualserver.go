@@ -48,6 +48,9 @@ type Address struct {
 	Desired  plan.Desired
 	State    netstate.State
 	Draining map[netstate.DestinationKey]time.Time
+	// QuorumLost has the services whose quorum is lost, by the director's
+	// verdicts and its hysteresis.
+	QuorumLost map[netstate.ServiceKey]struct{}
 }
 
 // VirtualServer returns the whole status. All three conditions are always
