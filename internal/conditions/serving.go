@@ -101,9 +101,10 @@ func (t *tally) judge(spec *v1alpha1.VirtualServerSpec) judgement {
 	case t.gets+t.ready+t.unknown == 0:
 		reason, message := t.outage()
 		return no(reason, message+t.consolation())
+	case t.lost && t.up > 0 && t.undecided():
+		return judgement{metav1.ConditionUnknown, v1alpha1.ReasonPending, t.strength() + ", and other real servers have no verdict yet"}
 	case t.lost && !t.undecided():
-		message := fmt.Sprintf("%s: weight %d of %d is up, the quorum is %d", name, t.up, t.total, t.quorum)
-		return no(v1alpha1.ReasonQuorumLost, message+t.consolation())
+		return no(v1alpha1.ReasonQuorumLost, t.strength()+t.consolation())
 	case t.gets == 0 && t.unknown == 0:
 		return judgement{metav1.ConditionUnknown, v1alpha1.ReasonPending, "no real server of " + name + " is in the kernel yet"}
 	case t.gets == 0:
@@ -115,6 +116,11 @@ func (t *tally) judge(spec *v1alpha1.VirtualServerSpec) judgement {
 
 func no(reason, message string) judgement {
 	return judgement{metav1.ConditionFalse, reason, message}
+}
+
+// strength says how much of the real servers is up.
+func (t *tally) strength() string {
+	return fmt.Sprintf("%s: weight %d of %d is up, the quorum is %d", describe(t.service), t.up, t.total, t.quorum)
 }
 
 // undecided says whether the quorum is lost only for want of verdicts, as when

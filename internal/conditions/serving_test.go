@@ -70,6 +70,11 @@ func TestReadySaysWhatIsWrong(t *testing.T) {
 			want:    "False AllRealServersDown",
 			message: "every real server of " + service + " is down or left out: 1 down, 1 NotAdjacent, 1 NotPrepared; 10.0.0.1: waits",
 		},
+		"the others are down": {
+			members: []member{out("10.0.0.1", "NotPrepared", "waits"), down("10.0.0.2")},
+			want:    "False AllRealServersDown",
+			message: "every real server of " + service + " is down or left out: 1 down, 1 NotPrepared; 10.0.0.1: waits",
+		},
 		"some are left out": {
 			members: []member{out("10.0.0.1", "NotPrepared", "waits"), up("10.0.0.2", 1)},
 			want:    "True Ready", message: "1 of 2 real servers get new connections",
@@ -107,7 +112,17 @@ func TestReadySaysWhatIsWrong(t *testing.T) {
 		},
 		"the quorum waits for verdicts": {
 			policy: plan.Policy{Quorum: 2, Scale: 1}, members: []member{up("10.0.0.1", 1), {addr: "10.0.0.2", weight: 1}}, lost: true,
-			want: "True Ready", message: "1 of 2 real servers get new connections",
+			want:    "Unknown Pending",
+			message: service + ": weight 1 of 2 is up, the quorum is 2, and other real servers have no verdict yet",
+		},
+		"nobody has a verdict": {
+			policy: plan.Policy{Quorum: 2, Scale: 1}, members: []member{{addr: "10.0.0.1", weight: 2}}, lost: true,
+			want: "Unknown Pending", message: "no real server of " + service + " has a verdict yet",
+		},
+		"the quorum waits for verdicts while the sorry server answers": {
+			policy: sorry, members: []member{up("10.0.0.1", 1), {addr: "10.0.0.2", weight: 1}}, lost: true,
+			want:    "False QuorumLost",
+			message: service + ": weight 1 of 2 is up, the quorum is 2; the sorry server 192.168.11.150 answers",
 		},
 		"no verdict could bring the quorum": {
 			policy: plan.Policy{Quorum: 3, Scale: 1}, members: []member{up("10.0.0.1", 1), {addr: "10.0.0.2", weight: 1}}, lost: true,

@@ -262,6 +262,35 @@ func TestRealServerIsOneThingInAllServices(t *testing.T) {
 	}
 }
 
+// TestTheWorstReasonIsTold: one that is to come is told only if there is no other.
+func TestTheWorstReasonIsTold(t *testing.T) {
+	f := newFarm(pods("192.168.11.200", "192.168.11.201"))
+	f.serve("192.168.11.200", 80, plan.Policy{}, member{addr: "10.244.0.1", weight: 1, reason: "NotPrepared"})
+	f.serve("192.168.11.200", 443, plan.Policy{}, member{addr: "10.244.0.1", weight: 1, verdict: health.Down})
+	f.serve("192.168.11.201", 80, plan.Policy{}, member{addr: "10.244.0.1", weight: 1, reason: "NotAdjacent"})
+	want := []shown{{"10.244.0.1", "", 1, "Down", "NotAdjacent"}}
+	if diff := cmp.Diff(want, rows(VirtualServer(f.out))); diff != "" {
+		t.Errorf("real servers (-want +got):\n%s", diff)
+	}
+}
+
+// TestDrainingSinceTheFirst: a real server leaves the services one after another.
+func TestDrainingSinceTheFirst(t *testing.T) {
+	f := newFarm(pods("192.168.11.200"))
+	for i, port := range []uint16{80, 81, 82, 83, 84, 85} {
+		f.serve("192.168.11.200", port, plan.Policy{}, member{addr: "10.244.0.1", draining: true})
+		for key := range f.out.Addresses[vip].Draining {
+			if key.Service.Port == port {
+				f.out.Addresses[vip].Draining[key] = noon.Add(-time.Duration(1+i%3) * time.Minute)
+			}
+		}
+	}
+	got := VirtualServer(f.out).RealServers
+	if len(got) != 1 || !got[0].Since.Time.Equal(noon.Add(-3*time.Minute).Truncate(time.Second)) {
+		t.Errorf("real servers %+v, want one since three minutes ago", got)
+	}
+}
+
 // TestAThousandEndpoints: each check is looked up once, and the worst are shown.
 func TestAThousandEndpoints(t *testing.T) {
 	f := newFarm(pods("192.168.11.200", "192.168.11.201"))
