@@ -103,6 +103,7 @@ func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer
 		select {
 		case <-ctx.Done():
 		case <-timer.C:
+		case <-s.relink:
 		case _, open := <-guard:
 			if !open {
 				guard = nil
@@ -130,8 +131,16 @@ func (s *session) prepareOnce(ctx context.Context, link string, pool Pool) (kern
 	if facts.KubeProxyIPVS && !s.d.cfg.IPVSTakenOK {
 		return facts, ErrKubeProxyIPVS
 	}
-	if err := k.Prepare(ctx, netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts}); err != nil {
+	before := s.prepared()
+	links := s.d.links(s.name, before)
+	if err := k.Prepare(ctx, netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts, Links: links}); err != nil {
 		return facts, fmt.Errorf("preparing the node: %w", err)
+	}
+	s.mu.Lock()
+	s.links = links
+	s.mu.Unlock()
+	if !slices.Equal(before, links) {
+		s.d.store.changed()
 	}
 	return facts, nil
 }

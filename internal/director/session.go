@@ -51,6 +51,8 @@ type session struct {
 	// nudge asks for a look at what is announced, reconfigured says that the
 	// pool's settings changed.
 	nudge, reconfigured chan struct{}
+	// relink says that a plan needs interfaces that are not prepared.
+	relink chan struct{}
 
 	// started and startedBoot are the same moment by two clocks.
 	started     time.Time
@@ -71,8 +73,11 @@ type session struct {
 	waiting   Waiting
 	// refused are the keys that the kernel has refused for a while, if VIPs can be
 	// served here at all.
-	refused   []Failure
-	node      nodeState
+	refused []Failure
+	node    nodeState
+	// links are the interfaces that the node was last prepared with, besides the
+	// announcement interface.
+	links     []string
 	conflicts conflicts
 	relay     relay
 	// plannedAt is when it was first known what is to be served.
@@ -148,9 +153,11 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		ended:        make(chan struct{}),
 		nudge:        make(chan struct{}, 1),
 		reconfigured: make(chan struct{}, 1),
+		relink:       make(chan struct{}, 1),
 		started:      time.Now(),
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
+		links:        linksIn(restored, pool.Name),
 		decision:     election.Decision{Epoch: role.Epoch},
 		relay:        relay{previous: previousIn(restored, pool.Name)},
 	}
