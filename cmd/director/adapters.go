@@ -145,7 +145,7 @@ func (p programmer) Site() virtualserver.Site {
 	local := p.c.director.Local()
 	site := virtualserver.Site{
 		Node: p.c.options.node, Pool: local.Pool, Interface: local.Interface, Source: local.Source,
-		Reserved: map[netip.Addr]string{},
+		Reserved: map[netip.Addr]string{}, Reach: p.c.director.Reach,
 	}
 	for _, addr := range local.Own {
 		site.Reserved[addr] = "an address of node " + site.Node

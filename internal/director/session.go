@@ -72,8 +72,11 @@ type session struct {
 	waiting   Waiting
 	// refused are the keys that the kernel has refused for a while, if VIPs can be
 	// served here at all.
-	refused   []Failure
-	node      nodeState
+	refused []Failure
+	node    nodeState
+	// links are the interfaces that the node was last prepared with, besides the
+	// announcement interface.
+	links     []string
 	conflicts conflicts
 	relay     relay
 	// plannedAt is when it was first known what is to be served.
@@ -153,6 +156,7 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		started:      time.Now(),
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
+		links:        linksIn(restored, pool.Name),
 		decision:     election.Decision{Epoch: role.Epoch},
 		relay:        relay{previous: previousIn(restored, pool.Name)},
 	}

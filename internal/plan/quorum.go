@@ -12,13 +12,13 @@ type tally struct {
 
 // quorums returns of each service whether its quorum is lost. A destination that
 // nobody knows of yet counts as up if it gets connections.
-func (p *pass) quorums(standings map[netstate.DestinationKey]standing) map[netstate.ServiceKey]bool {
+func (p *pass) quorums(conditions map[netstate.DestinationKey]condition) map[netstate.ServiceKey]bool {
 	tallies := map[netstate.ServiceKey]tally{}
-	for key, standing := range standings {
+	for key, condition := range conditions {
 		t := tallies[key.Service]
 		weight := uint64(p.desired.State.Destinations[key].Weight)
 		t.all += weight
-		if standing == up || standing == adopted && p.have.Destinations[key].Weight > 0 {
+		if condition == up || condition == adopted && p.have.Destinations[key].Weight > 0 {
 			t.up += weight
 		}
 		tallies[key.Service] = t
