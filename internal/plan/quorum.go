@@ -11,14 +11,16 @@ type tally struct {
 }
 
 // quorums returns of each service whether its quorum is lost. A destination that
-// nobody knows of yet counts as up if it gets connections.
+// nobody knows of yet counts as up if it gets connections. One that is put in
+// without a verdict does not while a sorry server answers: that one is not given
+// up for a hope.
 func (p *pass) quorums(standings map[netstate.DestinationKey]standing) map[netstate.ServiceKey]bool {
 	tallies := map[netstate.ServiceKey]tally{}
 	for key, standing := range standings {
 		t := tallies[key.Service]
 		weight := uint64(p.desired.State.Destinations[key].Weight)
 		t.all += weight
-		if standing == up || standing == adopted && p.have.Destinations[key].Weight > 0 {
+		if p.counts(key, standing) {
 			t.up += weight
 		}
 		tallies[key.Service] = t
@@ -29,6 +31,21 @@ func (p *pass) quorums(standings map[netstate.DestinationKey]standing) map[netst
 		lost[service] = isLost(tallies[service], p.desired.policy(service), was, known)
 	}
 	return lost
+}
+
+func (p *pass) counts(key netstate.DestinationKey, standing standing) bool {
+	switch standing {
+	case up:
+		return true
+	case adopted:
+		return p.have.Destinations[key].Weight > 0
+	case hoped:
+		lost, _ := p.wasLost(key.Service)
+		_, _, relieved := p.desired.sorryServer(key.Service)
+		return !lost || !relieved
+	default:
+		return false
+	}
 }
 
 // wasLost returns whether the quorum of a service was lost before, if that is

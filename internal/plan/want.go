@@ -94,6 +94,8 @@ const (
 	awaited standing = iota
 	// adopted has no verdict yet and is in the kernel.
 	adopted
+	// hoped has no verdict yet either, and is put in without.
+	hoped
 	down
 	up
 )
@@ -111,7 +113,7 @@ func (p *pass) judge(verdict func(health.Probe) health.Verdict) map[netstate.Des
 		case there:
 			standings[key] = adopted
 		case initiallyUp:
-			standings[key] = up
+			standings[key] = hoped
 		default:
 			standings[key] = awaited
 		}
@@ -123,7 +125,7 @@ func (p *pass) judge(verdict func(health.Probe) health.Verdict) map[netstate.Des
 func (p *pass) weigh(key netstate.DestinationKey, standing standing) {
 	destination := p.desired.State.Destinations[key]
 	switch standing {
-	case up:
+	case up, hoped:
 		destination.Weight = p.rise(key, destination.Weight)
 	case adopted:
 		destination.Weight = p.keep(key, destination.Weight)
