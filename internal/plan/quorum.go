@@ -11,14 +11,16 @@ type tally struct {
 }
 
 // quorums returns of each service whether its quorum is lost. A destination that
-// nobody knows of yet counts as up if it gets connections.
+// nobody knows of yet counts as up if it gets connections. One that is put in
+// without a verdict does not while a sorry server answers: that one is not given
+// up for a hope.
 func (p *pass) quorums(conditions map[netstate.DestinationKey]condition) map[netstate.ServiceKey]bool {
 	tallies := map[netstate.ServiceKey]tally{}
 	for key, condition := range conditions {
 		t := tallies[key.Service]
 		weight := uint64(p.desired.State.Destinations[key].Weight)
 		t.all += weight
-		if condition == up || condition == adopted && p.have.Destinations[key].Weight > 0 {
+		if p.counts(key, condition) {
 			t.up += weight
 		}
 		tallies[key.Service] = t
@@ -29,6 +31,21 @@ func (p *pass) quorums(conditions map[netstate.DestinationKey]condition) map[net
 		lost[service] = isLost(tallies[service], p.desired.policy(service), was, known)
 	}
 	return lost
+}
+
+func (p *pass) counts(key netstate.DestinationKey, condition condition) bool {
+	switch condition {
+	case up:
+		return true
+	case adopted:
+		return p.have.Destinations[key].Weight > 0
+	case hoped:
+		lost, _ := p.wasLost(key.Service)
+		_, _, relieved := p.desired.sorryServer(key.Service)
+		return !lost || !relieved
+	default:
+		return false
+	}
 }
 
 // wasLost returns whether the quorum of a service was lost before, if that is

@@ -94,6 +94,8 @@ const (
 	awaited condition = iota
 	// adopted has no verdict yet and is in the kernel.
 	adopted
+	// hoped has no verdict yet either, and is put in without.
+	hoped
 	down
 	up
 )
@@ -111,7 +113,7 @@ func (p *pass) judge(verdict func(health.Probe) health.Verdict) map[netstate.Des
 		case there:
 			conditions[key] = adopted
 		case initiallyUp:
-			conditions[key] = up
+			conditions[key] = hoped
 		default:
 			conditions[key] = awaited
 		}
@@ -123,7 +125,7 @@ func (p *pass) judge(verdict func(health.Probe) health.Verdict) map[netstate.Des
 func (p *pass) weigh(key netstate.DestinationKey, condition condition) {
 	destination := p.desired.State.Destinations[key]
 	switch condition {
-	case up:
+	case up, hoped:
 		destination.Weight = p.rise(key, destination.Weight)
 	case adopted:
 		destination.Weight = p.keep(key, destination.Weight)
