@@ -138,6 +138,7 @@ func TestAnAgentTouchesWhatItSaysSomethingNewOf(t *testing.T) {
 			want: []string{"192.168.11.200", "192.168.11.201", "192.168.11.206"},
 		},
 		"a pod of another node": {before: before, after: makeAgent("node-1", append(before.Status.Pods, preparedWith(far, "192.168.11.202"))...)},
+		"a pod of its own":      {after: makeAgent("node-2", preparedWith(far, "192.168.11.202")), want: []string{"192.168.11.202", "192.168.11.206"}},
 		"a pod that nobody has": {before: before, after: makeAgent("node-1", append(before.Status.Pods, preparedWith(makePod("ghost", "web", "node-1", "10.0.0.9")))...)},
 		"the agent is new":      {after: before, want: []string{"192.168.11.200", "192.168.11.201", "192.168.11.202", "192.168.11.206"}},
 		"the agent is gone":     {before: before, want: []string{"192.168.11.200", "192.168.11.201", "192.168.11.202", "192.168.11.206"}},

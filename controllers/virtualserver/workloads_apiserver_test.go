@@ -132,7 +132,7 @@ func inFarm[T client.Object](object T) T {
 }
 
 // grow creates a pod and says of it what a kubelet would.
-func grow(t *testing.T, pod *corev1.Pod) *corev1.Pod {
+func grow(t *testing.T, pod *corev1.Pod) {
 	t.Helper()
 	status := pod.Status
 	create(t, pod)
@@ -140,7 +140,6 @@ func grow(t *testing.T, pod *corev1.Pod) *corev1.Pod {
 	if err := apiServer.client.Status().Update(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
-	return pod
 }
 
 func TestWorkloadsFromTheAPIServer(t *testing.T) {

@@ -2,6 +2,7 @@ package virtualserver
 
 import (
 	"net/netip"
+	"slices"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -266,6 +267,29 @@ func TestAPlanWaitsForTheWorkloadsThatItNeeds(t *testing.T) {
 				t.Errorf("confirmed (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+// Even what would be refused is not taken out of service before all is known that
+// its plan depends on.
+func TestNothingIsRemovedForLackOfWorkloads(t *testing.T) {
+	c := newClient(t, world(makeSelecting("gateway", "web", "192.168.11.1"))...)
+	for has, want := range map[kinds][]netstate.Key{0: keys("192.168.11.1"), all: nil} {
+		p := &programmer{site: siteOfDefault()}
+		planner := &Planner{
+			Reader: c, Live: c, Director: p, Workloads: filled(c, has),
+			watch: func(source.TypedSource[netstate.Key]) error { return nil },
+		}
+		if _, err := planner.Reconcile(t.Context(), keys("192.168.11.1")[0]); err != nil {
+			t.Fatal(err)
+		}
+		wanted, err := planner.Confirm(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := sortedKeys(wanted); !slices.Equal(got, want) || (len(p.removed) == 0) != (has == 0) {
+			t.Errorf("with %b: confirmed %v, want %v; removed %v", has, got, want, p.removed)
+		}
 	}
 }
 
