@@ -13,11 +13,12 @@ import (
 // Agent is what works in the network namespaces of the node's pods.
 type Agent interface {
 	// Want says which VIPs each pod is to have, of all pods that are to have any.
-	// What a pod has of us besides is taken off when it has lingered.
+	// What a pod has of us besides is taken off when it has lingered; before the
+	// first call nothing is.
 	Want(pods []Pod)
 	// Reports tells of each pod that is to have VIPs, or has some, how it was
-	// found. An error says that nothing is known of any, since the container
-	// runtime does not answer.
+	// found. An error says that the container runtime does not answer; the reports
+	// are then about what it told last, if it ever did.
 	Reports() ([]Report, error)
 }
 
@@ -29,6 +30,9 @@ type Pod struct {
 	HostNetwork bool
 	// VIPs in order.
 	VIPs []VIP
+
+	// own are the pod's addresses, by the API.
+	own []netip.Addr
 }
 
 // VIP is a VIP of a pod.

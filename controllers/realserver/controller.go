@@ -38,8 +38,9 @@ const (
 	gather = 50 * time.Millisecond
 	// audit is how often everything is looked at without any event.
 	audit = time.Minute
-	// unknownAgain is how soon the agent is asked again while it can tell nothing.
-	unknownAgain = time.Second
+	// settling is how long after a start the agent may take to look at what an
+	// earlier process left. What that reported stays so long.
+	settling = 10 * time.Second
 	// firstRetry and lastRetry bound the time between two tries when the API
 	// server refuses or is away.
 	firstRetry, lastRetry = 100 * time.Millisecond, 10 * time.Second
@@ -69,9 +70,11 @@ type Controller struct {
 	// by caches that have synced.
 	HandedOver func()
 
-	// last is what the agent was told to want; nil before it was.
-	last  wants
-	doubt doubt
+	// last is what the agent was told to want, for the first time when it started;
+	// nil before it was.
+	last    wants
+	started time.Time
+	doubt   doubt
 	// watchEndpoints starts the watch of EndpointSlices; nil once that is done.
 	watchEndpoints func() error
 }
@@ -151,7 +154,7 @@ func (c *Controller) Reconcile(ctx context.Context, _ reconcile.Request) (reconc
 	if err := errors.Join(err, told); err != nil {
 		return reconcile.Result{}, err
 	}
-	return reconcile.Result{RequeueAfter: soonest(audit, again)}, nil
+	return reconcile.Result{RequeueAfter: soonest(soonest(audit, again), c.started.Add(settling).Sub(c.Now()))}, nil
 }
 
 func soonest(a, b time.Duration) time.Duration {
@@ -185,17 +188,9 @@ func (c *Controller) world(ctx context.Context) (*world, error) {
 
 // handOver tells the agent what is wanted, and returns how soon to look again.
 func (c *Controller) handOver(ctx context.Context, next wants, found map[types.UID]Report, unknown error) (again time.Duration, err error) {
-	var last wants
-	switch {
-	case c.last == nil && unknown != nil:
-		return unknownAgain, nil
-	case c.last == nil:
-		// What an earlier process left is not taken off on the word of one list.
-		last = leftBy(found)
-	case unknown != nil:
-		last = c.last
-	default:
-		last = c.last.thatHave(found)
+	last := c.last
+	if unknown == nil {
+		last = last.thatHave(found)
 	}
 	waiting := !c.doubt.since.IsZero()
 	give, again, err := c.doubt.judge(ctx, c.Now(), last, next, c.look)
@@ -204,6 +199,9 @@ func (c *Controller) handOver(ctx context.Context, next wants, found map[types.U
 	}
 	if c.last == nil || !reflect.DeepEqual(give.pods(), c.last.pods()) {
 		c.Agent.Want(give.pods())
+	}
+	if c.last == nil {
+		c.started = c.Now()
 	}
 	c.last = give
 	if c.HandedOver != nil {
@@ -224,31 +222,12 @@ func (c *Controller) look(ctx context.Context) (wants, error) {
 	return wantsOf(w, c.Prepare), nil
 }
 
-// found returns the agent's reports by pod.
+// found returns the agent's reports by pod; with an error they may be old.
 func (c *Controller) found() (map[types.UID]Report, error) {
 	reports, err := c.Agent.Reports()
-	if err != nil {
-		return nil, err
-	}
 	found := make(map[types.UID]Report, len(reports))
 	for _, report := range reports {
 		found[report.UID] = report
 	}
-	return found, nil
-}
-
-// leftBy returns as wanted what an earlier process left on pods.
-func leftBy(found map[types.UID]Report) wants {
-	left := wants{}
-	for uid, report := range found {
-		if len(report.VIPs) == 0 {
-			continue
-		}
-		pod := Pod{UID: uid, Namespace: report.Namespace, Name: report.Name}
-		for _, vip := range report.VIPs {
-			pod.VIPs = append(pod.VIPs, VIP{Addr: vip, Linger: defaultDrain + forgetting})
-		}
-		left[uid] = pod
-	}
-	return left
+	return found, err
 }

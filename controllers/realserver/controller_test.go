@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -35,7 +36,7 @@ func TestAPodHasTheVIPsOfAllThatSelectIt(t *testing.T) {
 		{netip.MustParseAddr("192.0.2.2"), 2 * time.Minute},
 		{netip.MustParseAddr("192.0.2.3"), 90 * time.Second},
 	}}}
-	if diff := cmp.Diff(want, s.agent.wanted[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
+	if diff := cmp.Diff(want, s.agent.wanted[0], cmp.Comparer(func(a, b netip.Addr) bool { return a == b }), cmpopts.IgnoreUnexported(Pod{})); diff != "" {
 		t.Errorf("wanted (-want +got):\n%s", diff)
 	}
 	if len(s.agent.wanted) != 1 {
@@ -87,18 +88,11 @@ func TestTheNodeSaysWhatIsPrepared(t *testing.T) {
 
 func TestWithoutTheContainerRuntimeTheNodeGoesOnSayingWhatItSaid(t *testing.T) {
 	s := newSetting(t, pod("web", "web"), selecting("first", "web", "192.0.2.1"))
-	s.agent.err = errors.New("no answer from /run/x.sock")
-	handedOver := 0
-	s.made.HandedOver = func() { handedOver++ }
 	s.pass(0)
-	if handedOver > 0 || len(s.agent.wanted) > 0 {
-		t.Error("what an earlier process left was not known, and the agent was told what to want")
-	}
-	s.agent.err = nil
-	s.pass(time.Second)
 	before := s.node().Status
 	s.agent.err = errors.New("no answer from /run/x.sock")
-	s.pass(time.Second)
+	s.agent.reports = nil
+	s.pass(time.Minute)
 	after := s.node().Status
 	condition := meta.FindStatusCondition(after.Conditions, "Ready")
 	if condition.Reason != v1alpha1.ReasonCRIUnavailable || condition.Message != "no answer from /run/x.sock" {
@@ -108,8 +102,35 @@ func TestWithoutTheContainerRuntimeTheNodeGoesOnSayingWhatItSaid(t *testing.T) {
 	if diff := cmp.Diff(before, after); diff != "" || len(after.Pods) != 1 {
 		t.Errorf("status changed (-before +after):\n%s", diff)
 	}
-	if handedOver == 0 {
-		t.Error("nothing was handed over")
+	s.agent.err = nil
+	s.pass(time.Second)
+	if after := s.node().Status; len(after.Pods) != 1 || after.Pods[0].Addresses != nil {
+		t.Errorf("status %+v when the runtime answers that there is nothing", after)
+	}
+}
+
+func TestARestartKeepsWhatWasSaidUntilTheAgentHasLooked(t *testing.T) {
+	s := newSetting(t, pod("web", "web"), pod("new", "web"), pod("db", "db"), selecting("first", "web", "192.0.2.1"), selecting("second", "db", "192.0.2.2"))
+	s.pass(0)
+	s.delete(selecting("second", ""))
+	told := s.node().Status.Pods
+	s.agent.ignored = map[types.UID]bool{"uid-web": true, "uid-new": true}
+	s.agent.reports = nil
+	s.restart()
+	s.pass(time.Second)
+	got := s.node().Status.Pods
+	if diff := cmp.Diff(told[1:], got); diff != "" {
+		t.Errorf("pods (-told +got):\n%s", diff)
+	}
+	// Another sandbox has nothing of the one before.
+	s.agent.reports["uid-new"] = Report{UID: "uid-new", Sandbox: "another"}
+	s.pass(time.Second)
+	if got := s.node().Status.Pods[0]; got.Sandbox != "another" || got.Addresses != nil {
+		t.Errorf("got %+v", got)
+	}
+	s.pass(10 * time.Second)
+	if got := s.node().Status.Pods[1]; got.Sandbox != "" || got.Addresses != nil {
+		t.Errorf("got %+v", got)
 	}
 }
 
@@ -240,22 +261,6 @@ func TestAMassLossThatTheAPIServerDeniesDoesNotHappen(t *testing.T) {
 	}
 }
 
-func TestARestartTakesNothingOffOnOneList(t *testing.T) {
-	s := newSetting(t, pod("web", "web"))
-	s.agent.reports = map[types.UID]Report{"uid-web": {
-		UID: "uid-web", Namespace: "shop", Name: "web", Sandbox: "x", VIPs: []netip.Addr{netip.MustParseAddr("192.0.2.1")},
-	}}
-	s.pass(0)
-	s.pass(time.Second)
-	if got := s.agent.has("uid-web"); !slices.Equal(got, []string{"192.0.2.1"}) {
-		t.Errorf("the pod is to have %v", got)
-	}
-	s.pass(10 * time.Second)
-	if got := s.agent.has("uid-web"); got != nil {
-		t.Errorf("the pod is to have %v", got)
-	}
-}
-
 func TestPodsThatAreGoneHaveNothingToLose(t *testing.T) {
 	s := many(t, 2)
 	for i := range 2 {
@@ -282,6 +287,10 @@ func TestStatusKeepsTheBoundsOfTheAPI(t *testing.T) {
 	status := statusOf(&v1alpha1.RealServerNode{}, nil, found, nil, time.Now())
 	if len(status.Pods) != 256 {
 		t.Errorf("%d pods", len(status.Pods))
+	}
+	own := wants{"host": {UID: "host", own: addrs[100:101]}}
+	if got := preparedOf("host", own["host"], found["0"]).PodAddresses; !slices.Contains(got, addrs[100].String()) {
+		t.Errorf("the pod's own address is not in %v", got)
 	}
 	for _, pod := range status.Pods {
 		if len(pod.Addresses) > 256 || len(pod.PodAddresses) > 8 || len(pod.Problem) > 256 || len(pod.Sandbox) > 128 {

@@ -24,6 +24,9 @@ func (c *Controller) report(ctx context.Context, found map[types.UID]Report, unk
 	if err != nil {
 		return fmt.Errorf("reading RealServerNode %s: %w", c.Node, err)
 	}
+	if unknown != nil || c.Now().Sub(c.started) < settling {
+		found = withTold(&node, c.last, found)
+	}
 	wanted := statusOf(&node, c.last, found, unknown, c.Now())
 	if !statusDiffers(&node, wanted) {
 		return nil

@@ -40,14 +40,38 @@ func problemOf(report Report) string {
 	}
 }
 
-// statusOf returns what a RealServerNode is to say when these pods are wanted and
-// these were found. If that is unknown, it goes on saying what it said.
-func statusOf(node *v1alpha1.RealServerNode, wanted wants, found map[types.UID]Report, unknown error, now time.Time) v1alpha1.RealServerNodeStatus {
-	if unknown != nil {
-		status := *node.Status.DeepCopy()
-		status.Conditions = ready(node, metav1.ConditionFalse, v1alpha1.ReasonCRIUnavailable, unknown.Error(), now)
-		return status
+// withTold returns what was found, and what a RealServerNode said of pods that are
+// wanted and have not been looked at yet: they did not lose anything because the
+// agent was restarted, or because the container runtime does not answer.
+func withTold(node *v1alpha1.RealServerNode, wanted wants, found map[types.UID]Report) map[types.UID]Report {
+	all := maps.Clone(found)
+	for _, told := range node.Status.Pods {
+		uid := types.UID(told.UID)
+		pod, report := wanted[uid], found[uid]
+		if len(lacking(pod, report)) == 0 || report.Sandbox != "" && report.Sandbox != told.Sandbox {
+			continue
+		}
+		report.Sandbox = told.Sandbox
+		report.PodAddresses = addressesOf(told.PodAddresses)
+		report.VIPs = slices.DeleteFunc(addressesOf(told.Addresses), func(vip netip.Addr) bool { return !wanted.has(uid, vip) })
+		all[uid] = report
 	}
+	return all
+}
+
+func addressesOf(texts []string) []netip.Addr {
+	var addrs []netip.Addr
+	for _, text := range texts {
+		if addr, err := netip.ParseAddr(text); err == nil {
+			addrs = append(addrs, addr)
+		}
+	}
+	return addrs
+}
+
+// statusOf returns what a RealServerNode is to say when these pods are wanted and
+// these were found. Unknown says why that may be old.
+func statusOf(node *v1alpha1.RealServerNode, wanted wants, found map[types.UID]Report, unknown error, now time.Time) v1alpha1.RealServerNodeStatus {
 	status := v1alpha1.RealServerNodeStatus{}
 	counts := v1alpha1.RealServerNodeCounts{}
 	problem := ""
@@ -57,6 +81,7 @@ func statusOf(node *v1alpha1.RealServerNode, wanted wants, found map[types.UID]R
 			counts.Pods++
 			if missing := lacking(pod, report); len(missing) == 0 {
 				counts.Prepared++
+				report.Problem = ""
 			} else {
 				report.Problem = problemOf(report)
 				problem = cmp.Or(problem, fmt.Sprintf("%s/%s lacks %s: %s", pod.Namespace, pod.Name, missing[0], report.Problem))
@@ -67,9 +92,12 @@ func statusOf(node *v1alpha1.RealServerNode, wanted wants, found map[types.UID]R
 		}
 	}
 	status.Counts = &counts
-	if counts.Prepared == counts.Pods {
+	switch {
+	case unknown != nil:
+		status.Conditions = ready(node, metav1.ConditionFalse, v1alpha1.ReasonCRIUnavailable, unknown.Error(), now)
+	case counts.Prepared == counts.Pods:
 		status.Conditions = ready(node, metav1.ConditionTrue, v1alpha1.ReasonReady, "every pod has the VIPs that are wanted of it", now)
-	} else {
+	default:
 		message := fmt.Sprintf("%d of %d pods are not prepared; %s", counts.Pods-counts.Prepared, counts.Pods, problem)
 		status.Conditions = ready(node, metav1.ConditionFalse, v1alpha1.ReasonNotPrepared, message, now)
 	}
@@ -109,17 +137,28 @@ func preparedOf(uid types.UID, pod Pod, report Report) v1alpha1.PreparedPod {
 		Namespace:    cmp.Or(pod.Namespace, report.Namespace),
 		Name:         cmp.Or(pod.Name, report.Name),
 		Sandbox:      shorten(report.Sandbox, longestSandbox),
-		PodAddresses: texts(report.PodAddresses, mostPodAddresses),
+		PodAddresses: texts(append(common(pod.own, report.PodAddresses), report.PodAddresses...), mostPodAddresses),
 		Addresses:    texts(report.VIPs, mostVIPs),
 		Problem:      shorten(report.Problem, longestProblem),
 	}
 }
 
-// texts writes addresses in order, each once and at most so many.
+// common are the addresses of both: a node has many, of which its pods have a few.
+func common(a, b []netip.Addr) []netip.Addr {
+	return slices.DeleteFunc(slices.Clone(a), func(addr netip.Addr) bool { return !slices.Contains(b, addr) })
+}
+
+// texts writes so many of the addresses at most, the first ones, each once and in
+// order.
 func texts(addrs []netip.Addr, most int) []string {
-	sorted := slices.Compact(slices.SortedFunc(slices.Values(addrs), netip.Addr.Compare))
+	first := map[netip.Addr]struct{}{}
+	for _, addr := range addrs {
+		if len(first) < most {
+			first[addr] = struct{}{}
+		}
+	}
 	var texts []string
-	for _, addr := range sorted[:min(most, len(sorted))] {
+	for _, addr := range slices.SortedFunc(maps.Keys(first), netip.Addr.Compare) {
 		texts = append(texts, addr.String())
 	}
 	return texts

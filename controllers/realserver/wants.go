@@ -48,6 +48,7 @@ func wantsOf(w *world, prepare func(plan.Snapshot) map[types.UID][]netip.Addr) w
 		pod := &w.planned[i]
 		if wanted, selected := all[pod.UID]; selected {
 			wanted.Namespace, wanted.Name, wanted.HostNetwork = pod.Name.Namespace, pod.Name.Name, pod.HostNetwork
+			wanted.own = pod.Addresses
 			all[pod.UID] = wanted
 		}
 	}
@@ -61,7 +62,8 @@ func merge(a, b Pod) Pod {
 	for _, vip := range slices.Concat(a.VIPs, b.VIPs) {
 		lingers[vip.Addr] = max(lingers[vip.Addr], vip.Linger)
 	}
-	merged := Pod{UID: b.UID, Namespace: b.Namespace, Name: b.Name, HostNetwork: b.HostNetwork}
+	merged := b
+	merged.VIPs = nil
 	for _, addr := range slices.SortedFunc(maps.Keys(lingers), netip.Addr.Compare) {
 		merged.VIPs = append(merged.VIPs, VIP{Addr: addr, Linger: lingers[addr]})
 	}
