@@ -15,6 +15,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -27,6 +28,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
+	"sigs.k8s.io/yaml"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 )
@@ -112,11 +114,34 @@ func eventually(t *testing.T, check func() error) {
 	}
 }
 
+// asAgent returns the configuration of a client that may do what an agent may and
+// no more.
+func asAgent(t *testing.T) *rest.Config {
+	t.Helper()
+	for _, file := range []string{"realserver_role.yaml", "realserver_role_binding.yaml"} {
+		text, err := os.ReadFile("../../config/rbac/" + file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		object := &unstructured.Unstructured{}
+		if err := yaml.Unmarshal(text, &object.Object); err != nil {
+			t.Fatal(err)
+		}
+		create(t, object)
+	}
+	config := rest.CopyConfig(apiServer.config)
+	config.Impersonate = rest.ImpersonationConfig{
+		UserName: "system:serviceaccount:lvs-operator-system:lvs-operator-realserver",
+		Groups:   []string{"system:authenticated", "system:serviceaccounts"},
+	}
+	return config
+}
+
 // start runs a controller of node-a with an agent that obeys.
 func start(t *testing.T) *obedient {
 	t.Helper()
 	skipNames := true
-	mgr, err := manager.New(apiServer.config, manager.Options{
+	mgr, err := manager.New(asAgent(t), manager.Options{
 		Scheme: apiServer.scheme, Metrics: server.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: &skipNames},
 		Cache:      cache.Options{ByObject: CacheOptions("node-a")},

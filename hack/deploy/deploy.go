@@ -83,13 +83,7 @@ func New(ctx context.Context, lab *cluster.Lab, progress io.Writer) (*Deployment
 	if d.tag, err = writeImage(archive, image); err != nil {
 		return nil, err
 	}
-	var directors []string
-	for _, node := range lab.Config().Nodes() {
-		if node.Director {
-			directors = append(directors, node.Name)
-		}
-	}
-	return d, lab.Load(ctx, archive, directors...)
+	return d, lab.Load(ctx, archive)
 }
 
 // writeImage writes the image's archive and returns its tag, which is made of
