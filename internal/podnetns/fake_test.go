@@ -28,7 +28,6 @@ type server struct {
 	version   string
 	sandboxes []*cri.PodSandboxStatusResponse
 	asked     map[string]int
-	verbose   bool
 	hanging   map[string]bool                  // sandboxes that are not answered for
 	events    chan *cri.ContainerEventResponse // nil ends the stream
 	watched   chan struct{}

@@ -79,10 +79,11 @@ func (h *fakeHost) Prepare(_ context.Context, vips []netip.Addr) error {
 	if err := h.called("prepare"); err != nil {
 		return err
 	}
-	h.state.Addresses = nil
+	h.state.Addresses = slices.DeleteFunc(h.state.Addresses, func(a kernel.HostAddress) bool { return a.Link == "lo" })
 	for _, vip := range vips {
 		h.state.Addresses = append(h.state.Addresses, on("lo", vip.String()))
 	}
+	h.state.Recorded = slices.Clone(vips)
 	return nil
 }
 

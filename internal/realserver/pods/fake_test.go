@@ -67,6 +67,8 @@ type node struct {
 	told       chan struct{}
 	calls      int
 	process    *process // the last one
+	// adding is called, with the lock, before a VIP is put on lo.
+	adding func(netns string, vip netip.Addr)
 	// removing is called, without the lock, before a VIP is taken off.
 	removing func(netns string, vip netip.Addr)
 }
@@ -246,6 +248,9 @@ func (h *host) Prepare(_ context.Context, vips []netip.Addr) error {
 			if !slices.Contains(h.record().vips, vip) {
 				h.record().vips = append(h.record().vips, vip)
 			}
+			if h.node.adding != nil {
+				h.node.adding(h.netns, vip)
+			}
 			h.ns.lo = append(h.ns.lo, vip)
 			h.ns.added[vip]++
 			h.changed()
@@ -265,7 +270,7 @@ func (h *host) Prepare(_ context.Context, vips []netip.Addr) error {
 
 func (h *host) remove(vips []netip.Addr) error {
 	for _, vip := range vips {
-		if hook := h.node.hook(); hook != nil {
+		if hook := h.hook(vip); hook != nil {
 			hook(h.netns, vip)
 		}
 		err := h.do(func() error {
@@ -282,10 +287,14 @@ func (h *host) remove(vips []netip.Addr) error {
 	return nil
 }
 
-func (n *node) hook() func(string, netip.Addr) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.removing
+// hook is what is to be called before a VIP is taken off, if it is there.
+func (h *host) hook(vip netip.Addr) func(string, netip.Addr) {
+	h.node.mu.Lock()
+	defer h.node.mu.Unlock()
+	if !slices.Contains(h.ns.lo, vip) {
+		return nil
+	}
+	return h.node.removing
 }
 
 // onRemoval sets removing.

@@ -30,7 +30,7 @@ func foreign(netns string) error {
 	if netns == "" {
 		return nil
 	}
-	own, err := os.Stat("/proc/self/ns/net")
+	own, err := os.Stat("/proc/thread-self/ns/net")
 	if err != nil {
 		return fmt.Errorf("finding the network namespace of this process: %w", err)
 	}

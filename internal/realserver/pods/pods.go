@@ -202,6 +202,8 @@ func (a *Agent) report(pod Pod) Report {
 		r.Problem = "the container runtime has not been asked yet"
 	case s.Err != nil:
 		r.Sandbox, r.Problem = s.ID, s.Err.Error()
+	case !known(s):
+		r.Sandbox, r.Problem = s.ID, "the container runtime has not been asked yet"
 	case s.HostNetwork != pod.HostNetwork:
 		r.Sandbox = s.ID
 		r.Problem = "the container runtime and the pod disagree whether it is in the node's network"

@@ -97,6 +97,7 @@ func (a *Agent) take(ctx context.Context, sandboxes []podnetns.Sandbox, listErr 
 	a.listErr = listErr
 	if listErr == nil {
 		a.listed = true
+		remember(a.newest, sandboxes)
 		a.newest = podnetns.Newest(sandboxes)
 	}
 	if a.pods != nil {
@@ -109,6 +110,22 @@ func (a *Agent) take(ctx context.Context, sandboxes []podnetns.Sandbox, listErr 
 	a.complain(errBefore)
 	return (errBefore == nil) != (listErr == nil) || !reflect.DeepEqual(before, a.reports())
 }
+
+// remember completes a list by what an earlier one said of the same sandboxes, which
+// does not change: a pod that is wanted again must not depend on whether the runtime
+// answers just then.
+func remember(earlier map[string]podnetns.Sandbox, sandboxes []podnetns.Sandbox) {
+	for i, s := range sandboxes {
+		was, found := earlier[s.PodUID]
+		if found && was.ID == s.ID && known(was) && !known(s) {
+			sandboxes[i].HostNetwork, sandboxes[i].NetNS = was.HostNetwork, was.NetNS
+			sandboxes[i].Addresses, sandboxes[i].Err = was.Addresses, nil
+		}
+	}
+}
+
+// known says whether it is known which network a sandbox has.
+func known(s podnetns.Sandbox) bool { return s.HostNetwork || s.NetNS != "" }
 
 // complain logs when the runtime stops answering and when it answers again.
 func (a *Agent) complain(before error) {
@@ -223,7 +240,9 @@ func (a *Agent) distribute(ctx context.Context, hostRecorded bool) {
 	var hosts []Pod
 	for uid, pod := range a.pods {
 		s, found := a.newest[uid]
-		if found && s.Err == nil && s.HostNetwork && pod.HostNetwork {
+		// A runtime that does not answer is no reason to take VIPs off the node.
+		unknown := a.listErr != nil && (!found || !known(s))
+		if pod.HostNetwork && (s.HostNetwork || unknown) {
 			hosts = append(hosts, pod)
 		}
 	}
