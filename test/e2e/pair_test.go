@@ -178,7 +178,7 @@ func (s *suite) wantNoLoss(t *testing.T, happens func()) {
 func (s *suite) deletePod(t *testing.T, node string) {
 	t.Helper()
 	var pods corev1.PodList
-	if err := s.api.List(t.Context(), &pods, client.InNamespace(deploy.Namespace), client.MatchingLabels(deploy.DirectorLabels())); err != nil {
+	if err := s.api.List(t.Context(), &pods, client.InNamespace(deploy.Namespace), deploy.DirectorPods()); err != nil {
 		t.Fatal(err)
 	}
 	for i := range pods.Items {
