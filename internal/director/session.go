@@ -32,6 +32,9 @@ const (
 	// active, without any news; judgeGather is how long news are gathered.
 	judgeEvery  = 500 * time.Millisecond
 	judgeGather = 10 * time.Millisecond
+	// pendingPatience is how long it is not said that a director is active no more
+	// while it has yet to find out.
+	pendingPatience = 3 * time.Second
 	// peersFade is how long after a takeover frames of peers are taken for what
 	// was under way.
 	peersFade = 2 * time.Second
@@ -66,9 +69,11 @@ type session struct {
 	announced []netip.Addr
 	decision  election.Decision
 	since     time.Time
-	term      term
-	last      *Transition
-	waiting   Waiting
+	// pendingSince is since when the decision has been pending; zero if it is not.
+	pendingSince time.Time
+	term         term
+	last         *Transition
+	waiting      Waiting
 	// refused are the keys that the kernel has refused for a while, if VIPs can be
 	// served here at all.
 	refused   []Failure
@@ -152,6 +157,7 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
 		decision:     election.Decision{Epoch: role.Epoch},
+		pendingSince: time.Now(),
 		relay:        relay{previous: previousIn(restored, pool.Name)},
 	}
 	s.elector = election.New(election.Options{
@@ -370,6 +376,7 @@ func (s *session) decided(decision election.Decision) {
 	changed := decision.Announce != s.decision.Announce
 	told := decision.Epoch != s.decision.Epoch || decision.Confirmed != s.decision.Confirmed
 	s.decision = decision
+	settled := s.pend(decision.Pending())
 	followed := s.relay.follow(decision.Holder, s.d.cfg.Node, decision.Announce)
 	if changed {
 		s.since, s.conflicts = time.Now(), conflicts{}
@@ -388,10 +395,23 @@ func (s *session) decided(decision election.Decision) {
 		s.refresh()
 	}
 	s.fence.Beat(s.startedBoot + decision.At.Sub(s.started))
-	if changed || told || followed {
+	if changed || told || followed || settled {
 		s.d.store.changed()
 		s.d.cfg.Changed(netstate.Key{})
 	}
+}
+
+// pend notes whether the decision is pending, and says whether it is no more. s.mu
+// is held.
+func (s *session) pend(pending bool) (settled bool) {
+	switch {
+	case !pending:
+		settled = !s.pendingSince.IsZero()
+		s.pendingSince = time.Time{}
+	case s.pendingSince.IsZero():
+		s.pendingSince = time.Now()
+	}
+	return settled
 }
 
 // changedRole notes a change of role.
