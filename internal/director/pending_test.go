@@ -130,6 +130,21 @@ func TestTheRoleIsPendingBeforeAnyDecision(t *testing.T) {
 	}
 }
 
+func TestADirectorThatJustWokeSaysNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := active(t, &leases{}, t.TempDir())
+		// Nobody has decided since.
+		p.sleep(LeaseDuration)
+		if epoch, _ := p.Term(); epoch != 0 || p.Active() || !p.Status().RolePending {
+			t.Errorf("in term %d, active: %t, and pending: %t", epoch, p.Active(), p.Status().RolePending)
+		}
+		pass(time.Second)
+		if epoch, _ := p.Term(); epoch == 0 || !p.Active() || p.Status().RolePending {
+			t.Errorf("a second later in term %d, active: %t, and pending: %t", epoch, p.Active(), p.Status().RolePending)
+		}
+	})
+}
+
 func TestTheEndOfDoubtIsNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, standby := pair(t, &leases{})

@@ -414,6 +414,13 @@ func (s *session) pend(pending bool) (settled bool) {
 	return settled
 }
 
+// awake says whether the last decision is young enough to go by. While a process
+// stands still it is not, and whoever asks first when it wakes must not be told that
+// the director is active. s.mu is held.
+func (s *session) awake() bool {
+	return s.now().Sub(s.decision.At) < settings(s.pool).LeaseDuration
+}
+
 // changedRole notes a change of role.
 func (s *session) changedRole(change election.RoleChange) {
 	s.transition(Transition{Active: change.Active, Reason: string(change.Reason), At: time.Now(), Gap: change.Gap})

@@ -69,7 +69,8 @@ func (d *Director) Status() Status {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	status.RolePending = !s.pendingSince.IsZero() && time.Since(s.pendingSince) < pendingPatience
+	pending := !s.pendingSince.IsZero() && time.Since(s.pendingSince) < pendingPatience
+	status.RolePending = pending || s.decision.Announce && !s.awake()
 	status.Pool, status.Programmed = s.name, s.programmed
 	status.Link, status.Facts, status.Err = s.node.link, s.node.facts, s.node.err
 	status.Address = d.sourceOf(s.node.link, netip.Addr.Is4)
@@ -138,7 +139,7 @@ func (d *Director) Active() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.decision.Announce
+	return s.decision.Announce && s.awake()
 }
 
 // Term returns the epoch in which the group's Lease is this director's, and since
@@ -150,6 +151,9 @@ func (d *Director) Term() (epoch int64, since time.Time) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.awake() {
+		return 0, time.Time{}
+	}
 	return s.term.epoch, s.term.since
 }
 
