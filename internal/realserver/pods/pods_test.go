@@ -475,12 +475,12 @@ func TestStateOfASandboxThatIsGoneIsDeletedAfterAWhile(t *testing.T) {
 		n.run("s1", "a", own1)
 		p.Want([]pods.Pod{pod("a", vip1)})
 		after(time.Second)
-		// A list that is incomplete once is not believed.
+		// Lists that are incomplete for a while are not believed.
 		var all []podnetns.Sandbox
 		n.with(func() { all, n.sandboxes = n.sandboxes, nil })
-		after(pods.DefaultPoll + time.Second)
+		after(20 * time.Second)
 		if !n.remembers("s1") {
-			t.Fatal("one list without the sandbox was believed")
+			t.Fatal("a list without the sandbox was believed at once")
 		}
 		n.with(func() { n.sandboxes = all })
 		after(pods.DefaultPoll + time.Second)
@@ -518,5 +518,43 @@ func TestWithoutEventsSandboxesAreLookedFor(t *testing.T) {
 		n.run("s1", "a", own1)
 		after(pods.DefaultPoll)
 		p.says(t, complete("a", "s1", own1, vip1))
+	})
+}
+
+func TestOfSeveralSandboxesOfAPodOnlyTheNewestHasVIPs(t *testing.T) {
+	try(t, func(t *testing.T, n *node, p *process) {
+		n.run("s1", "a", own1)
+		p.Want([]pods.Pod{pod("a", vip1)})
+		after(time.Second)
+		n.run("s2", "a", own2)
+		n.tell()
+		after(time.Second)
+		p.says(t, complete("a", "s2", own2, vip1))
+		after(linger)
+		n.has(t, "s2", vip1)
+		n.clean(t, "s1")
+	})
+}
+
+func TestARuntimeThatDoesNotAnswerTakesNothingOffTheNode(t *testing.T) {
+	try(t, func(t *testing.T, n *node, p *process) {
+		n.runOnHost("h1", "a")
+		p.Want([]pods.Pod{onHost(pod("a", vip1))})
+		after(time.Second)
+		p.stop()
+
+		// The next process has never asked for the pod's sandbox when it is wanted.
+		p = n.start(t)
+		p.Want(nil)
+		after(time.Second)
+		n.with(func() { n.down = errors.New("connection refused") })
+		after(pods.DefaultLinger / 2)
+		n.onRemoval(func(_ string, vip netip.Addr) { t.Errorf("%s was taken off", vip) })
+		p.Want([]pods.Pod{onHost(pod("a", vip1))})
+		after(2 * pods.DefaultLinger)
+		n.has(t, "", vip1)
+		n.with(func() { n.down = nil })
+		after(pods.DefaultPoll + time.Second)
+		p.says(t, complete("a", "h1", addr("192.0.2.250"), vip1))
 	})
 }
