@@ -133,6 +133,7 @@ func (p programmer) Address(addr netip.Addr) conditions.Address {
 	outcome, _ := p.c.director.Outcome(netstate.Key{Addr: addr})
 	address := conditions.Address{
 		Programmed: outcome.Programmed, Failure: failureOf(outcome.Err), State: outcome.State, Draining: outcome.Draining,
+		QuorumLost: outcome.QuorumLost,
 	}
 	if p.c.director.Announces(addr) {
 		address.Director = p.c.options.node

@@ -247,9 +247,9 @@ func (p *place) find() finding {
 	case !p.planned && !p.written:
 		return finding{state: v1alpha1.ObservedDraining, since: p.draining}
 	case p.state == v1alpha1.RealServerDisabled && !p.draining.IsZero():
-		return finding{v1alpha1.ObservedDraining, cmp.Or(p.why, "disabled in the spec"), p.draining}
+		return finding{v1alpha1.ObservedDraining, cmp.Or(p.why, "disabled by the spec"), p.draining}
 	case p.state == v1alpha1.RealServerDisabled:
-		return finding{state: v1alpha1.ObservedDisabled, reason: cmp.Or(p.why, "disabled in the spec")}
+		return finding{state: v1alpha1.ObservedDisabled, reason: cmp.Or(p.why, "disabled by the spec")}
 	case p.leftOut.is() && !isToCome(p.leftOut):
 		return finding{state: v1alpha1.ObservedDown, reason: p.leftOut.String()}
 	case p.meant > 0 && p.verdict == health.Down:
@@ -257,7 +257,7 @@ func (p *place) find() finding {
 	case p.leftOut.is():
 		return finding{state: v1alpha1.ObservedUnknown, reason: p.leftOut.String()}
 	case p.state == v1alpha1.RealServerDrained:
-		return finding{state: v1alpha1.ObservedDraining, reason: cmp.Or(p.why, "drained in the spec")}
+		return finding{state: v1alpha1.ObservedDraining, reason: cmp.Or(p.why, "drained by the spec")}
 	case p.weight == 0:
 		return finding{state: v1alpha1.ObservedDraining, reason: "its weight is 0"}
 	case p.meant == 0:
@@ -267,7 +267,7 @@ func (p *place) find() finding {
 	case p.instead.IsValid():
 		return finding{state: v1alpha1.ObservedDraining, reason: fmt.Sprintf("the quorum is lost: the sorry server %s answers", p.instead)}
 	default:
-		return finding{v1alpha1.ObservedUp, "", p.detail.since}
+		return finding{v1alpha1.ObservedUp, p.why, p.detail.since} // a note, as of an annotation that nobody can read
 	}
 }
 
