@@ -242,3 +242,25 @@ func TestADrainEndsWhenItsPolicySays(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoWasAdoptedIsBackAtOnce has a sorry server step in before the first
+// verdict of a server that a director found with its full weight: that one has
+// been in service for long.
+func TestWhoWasAdoptedIsBackAtOnce(t *testing.T) {
+	desired := slowly(weights{testWeb1: 100, testWeb2: 100})
+	policy := desired.Policies[testWeb]
+	policy.Sorry, policy.Quorum = sorryAddr, 200
+	desired.Policies[testWeb] = policy
+	first := health.Down
+	verdict := func(probe health.Probe) health.Verdict {
+		return map[bool]health.Verdict{true: first, false: health.Unknown}[probe.Target.Addr == testWeb1.Addr]
+	}
+	state, memory, _ := Want(desired, observed(weights{testWeb1: 100, testWeb2: 100}, 0), verdict, Memory{}, noon)
+	if diff := cmp.Diff(weights{testWeb2: 0, webSorry: 100}, weightsOf(state), byValue...); diff != "" {
+		t.Errorf("weights while one is down (-want +got):\n%s", diff)
+	}
+	state, _, _ = Want(desired, observed(weightsOf(state), 0), allUp, memory, noon.Add(time.Second))
+	if diff := cmp.Diff(weights{testWeb1: 10, testWeb2: 100}, weightsOf(state), byValue...); diff != "" {
+		t.Errorf("weights when both are up (-want +got):\n%s", diff)
+	}
+}
