@@ -14,13 +14,13 @@ type tally struct {
 // nobody knows of yet counts as up if it gets connections. One that is put in
 // without a verdict does not while a sorry server answers: that one is not given
 // up for a hope.
-func (p *pass) quorums(standings map[netstate.DestinationKey]standing) map[netstate.ServiceKey]bool {
+func (p *pass) quorums(conditions map[netstate.DestinationKey]condition) map[netstate.ServiceKey]bool {
 	tallies := map[netstate.ServiceKey]tally{}
-	for key, standing := range standings {
+	for key, condition := range conditions {
 		t := tallies[key.Service]
 		weight := uint64(p.desired.State.Destinations[key].Weight)
 		t.all += weight
-		if p.counts(key, standing) {
+		if p.counts(key, condition) {
 			t.up += weight
 		}
 		tallies[key.Service] = t
@@ -33,8 +33,8 @@ func (p *pass) quorums(standings map[netstate.DestinationKey]standing) map[netst
 	return lost
 }
 
-func (p *pass) counts(key netstate.DestinationKey, standing standing) bool {
-	switch standing {
+func (p *pass) counts(key netstate.DestinationKey, condition condition) bool {
+	switch condition {
 	case up:
 		return true
 	case adopted:

@@ -65,10 +65,10 @@ func Want(
 	maps.Copy(p.want.Guard, desired.State.Guard)
 	maps.Copy(p.want.Addresses, desired.State.Addresses)
 	maps.Copy(p.want.Services, desired.State.Services)
-	standings := p.judge(verdict)
-	p.later.Lost = p.quorums(standings)
-	for key, standing := range standings {
-		p.weigh(key, standing)
+	conditions := p.judge(verdict)
+	p.later.Lost = p.quorums(conditions)
+	for key, condition := range conditions {
+		p.weigh(key, condition)
 	}
 	p.relieve()
 	p.drain()
@@ -87,12 +87,12 @@ type pass struct {
 	next  time.Duration
 }
 
-// standing is what decides about a destination's weight.
-type standing uint8
+// condition is what decides about a destination's weight.
+type condition uint8
 
 const (
 	// awaited has no verdict yet, is not in the kernel and has to wait.
-	awaited standing = iota
+	awaited condition = iota
 	// adopted has no verdict yet and is in the kernel.
 	adopted
 	// hoped has no verdict yet either, and is put in without.
@@ -101,31 +101,31 @@ const (
 	up
 )
 
-func (p *pass) judge(verdict func(health.Probe) health.Verdict) map[netstate.DestinationKey]standing {
-	standings := make(map[netstate.DestinationKey]standing, len(p.desired.State.Destinations))
+func (p *pass) judge(verdict func(health.Probe) health.Verdict) map[netstate.DestinationKey]condition {
+	conditions := make(map[netstate.DestinationKey]condition, len(p.desired.State.Destinations))
 	for key := range p.desired.State.Destinations {
 		judged, initiallyUp := p.desired.Judge(key, verdict)
 		_, there := p.have.Destinations[key]
 		switch {
 		case judged == health.Down:
-			standings[key] = down
+			conditions[key] = down
 		case judged == health.Up:
-			standings[key] = up
+			conditions[key] = up
 		case there:
-			standings[key] = adopted
+			conditions[key] = adopted
 		case initiallyUp:
-			standings[key] = hoped
+			conditions[key] = hoped
 		default:
-			standings[key] = awaited
+			conditions[key] = awaited
 		}
 	}
-	return standings
+	return conditions
 }
 
 // weigh puts a destination in, as if there were no sorry server.
-func (p *pass) weigh(key netstate.DestinationKey, standing standing) {
+func (p *pass) weigh(key netstate.DestinationKey, condition condition) {
 	destination := p.desired.State.Destinations[key]
-	switch standing {
+	switch condition {
 	case up, hoped:
 		destination.Weight = p.rise(key, destination.Weight)
 	case adopted:
