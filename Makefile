@@ -11,7 +11,7 @@ CLUSTER := $(GO) run ./hack/lab
 tool     = $$($(CLUSTER) tools $(1))
 
 # Packages whose tests need a kernel with IPVS: they run in a guest.
-KERNEL_PACKAGES := ./internal/kernel ./internal/kernel/kerneltest ./internal/announce ./internal/realserver ./cmd/realserver
+KERNEL_PACKAGES := ./internal/kernel ./internal/kernel/kerneltest ./internal/announce ./internal/realserver ./internal/realserver/pods ./cmd/realserver
 FUZZTIME ?= 10s
 
 ##@ Main

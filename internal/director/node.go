@@ -82,8 +82,7 @@ func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer
 	}
 	flushed := false
 	for ctx.Err() == nil {
-		links := s.d.links(s.name)
-		facts, err := s.prepareOnce(ctx, link, links, pool)
+		facts, err := s.prepareOnce(ctx, link, pool)
 		if ctx.Err() != nil {
 			return
 		}
@@ -100,7 +99,7 @@ func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer
 		if err != nil {
 			next = prepareRetry
 		}
-		again, open := s.awaitPrepare(ctx, next, guard, links)
+		again, open := s.awaitPrepare(ctx, next, guard)
 		if !open {
 			guard = nil
 		}
@@ -109,9 +108,9 @@ func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer
 }
 
 // awaitPrepare returns when the node is to be prepared again: after a while, when
-// somebody deleted the guard, or when other links are needed than these. Open is
-// false if there will be no more news of the guard.
-func (s *session) awaitPrepare(ctx context.Context, after time.Duration, guard <-chan struct{}, links []string) (flushed, open bool) {
+// somebody deleted the guard, or when other links are needed than it was prepared
+// for. Open is false if there will be no more news of the guard.
+func (s *session) awaitPrepare(ctx context.Context, after time.Duration, guard <-chan struct{}) (flushed, open bool) {
 	timer := time.NewTimer(after)
 	defer timer.Stop()
 	for {
@@ -124,39 +123,15 @@ func (s *session) awaitPrepare(ctx context.Context, after time.Duration, guard <
 			return open, open
 		case <-s.relinked:
 			// The plans of many VIPs change with one pod.
-			if !wait(ctx, judgeGather) || !slices.Equal(links, s.d.links(s.name)) {
+			if !wait(ctx, judgeGather) || !slices.Equal(s.prepared(), s.d.links(s.name, s.prepared())) {
 				return false, true
 			}
 		}
 	}
 }
 
-// relink has the session look again at the links by which real servers are
-// reached.
-func (d *Director) relink() {
-	if s := d.present(); s != nil {
-		s.relink()
-	}
-}
-
-// links returns, in order, the interfaces other than the announcement interface
-// by which real servers of the pool are reached. Until it is known what to serve
-// those count that an earlier process used: connections go on over them.
-func (d *Director) links(pool string) []string {
-	links := d.worker.Links()
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.synced != pool && d.restored != nil && d.restored.Pool == pool {
-		for _, key := range d.restored.Keys {
-			links = append(links, key.Links...)
-		}
-	}
-	slices.Sort(links)
-	return slices.Compact(links)
-}
-
 // prepareOnce prepares the node and lets the worker work, or says why not.
-func (s *session) prepareOnce(ctx context.Context, link string, links []string, pool Pool) (kernel.Facts, error) {
+func (s *session) prepareOnce(ctx context.Context, link string, pool Pool) (kernel.Facts, error) {
 	k := s.d.cfg.Kernel
 	facts, err := k.Facts(ctx)
 	if err != nil {
@@ -172,8 +147,16 @@ func (s *session) prepareOnce(ctx context.Context, link string, links []string, 
 	if facts.KubeProxyIPVS && !s.d.cfg.IPVSTakenOK {
 		return facts, ErrKubeProxyIPVS
 	}
+	before := s.prepared()
+	links := s.d.links(s.name, before)
 	if err := k.Prepare(ctx, netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts, Links: links}); err != nil {
 		return facts, fmt.Errorf("preparing the node: %w", err)
+	}
+	s.mu.Lock()
+	s.links = links
+	s.mu.Unlock()
+	if !slices.Equal(before, links) {
+		s.d.store.changed()
 	}
 	return facts, nil
 }
