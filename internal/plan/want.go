@@ -175,5 +175,5 @@ func (d Desired) policy(service netstate.ServiceKey) Policy {
 	if policy, ok := d.Policies[service]; ok {
 		return policy
 	}
-	return Policy{DrainTimeout: 30 * time.Second, Scale: 1, Quorum: 1}
+	return Policy{DrainTimeout: defaultDrainTimeout, Scale: 1, Quorum: 1}
 }
