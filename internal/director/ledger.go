@@ -66,6 +66,20 @@ func (w *Worker) Plans() []plan.Desired {
 	return plans
 }
 
+// QuorumsLost counts the services of served keys for which too few real servers
+// are up.
+func (w *Worker) QuorumsLost() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lost := 0
+	for _, e := range w.entries {
+		if e.phase == served {
+			lost += len(e.outcome.QuorumLost)
+		}
+	}
+	return lost
+}
+
 // Links lists the interfaces, other than the announcement interface, by which
 // real servers are reached, some perhaps more than once. Those of keys that are
 // leaving count too, since neighbours go on sending.

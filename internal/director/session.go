@@ -496,5 +496,5 @@ func (s *session) answer() {
 		s.d.worker.Answer(link)
 	}
 	_, _, _, answers := s.d.worker.Counts()
-	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), answers)
+	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), s.d.worker.QuorumsLost(), answers)
 }
