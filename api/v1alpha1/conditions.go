@@ -23,10 +23,14 @@ const (
 	// one real server gets new connections, or as many as the quorum asks for.
 	//
 	// True: Ready. Unknown: Pending. False: NotAccepted, NotProgrammed,
-	// NoRealServers, AllRealServersDown, QuorumLost, NotPrepared, NotAdjacent or
-	// ServicePortMismatch. On a Director it says whether the
-	// director could serve: Ready, Starting, NoDirectorPool, IPVSUnavailable,
-	// KubeProxyIPVS or KernelError.
+	// NoRealServers, AllRealServersDown, QuorumLost, or what keeps every real
+	// server out: NotPrepared, NotAdjacent, ServicePortMismatch, PodNotUsable,
+	// RealServerNotAllowed or RealServerIsDirector.
+	//
+	// On a Director it says whether the director could serve: Ready, Starting,
+	// NoDirectorPool, IPVSUnavailable, KubeProxyIPVS or KernelError. On a
+	// RealServerNode it says whether the agent of the node has prepared every
+	// pod as VirtualServers want it: Ready, NotPrepared or CRIUnavailable.
 	ConditionReady = "Ready"
 )
 
@@ -85,7 +89,8 @@ const (
 	// and announced by it.
 	ReasonProgrammed = "Programmed"
 
-	// ReasonReady: clients are served; of a Director, it could serve.
+	// ReasonReady: clients are served; of a Director, it could serve; of a
+	// RealServerNode, all pods have the VIPs.
 	ReasonReady = "Ready"
 )
 
@@ -180,7 +185,8 @@ const (
 // Ready=False if that is what is wrong with all of them.
 const (
 	// ReasonNotPrepared: the agent of the pod's node has not yet given the pod
-	// the VIP, or there is no agent on that node.
+	// the VIP, or there is no agent on that node. Of a RealServerNode: some pods
+	// lack a VIP. Of a pod: it waits for a VIP.
 	ReasonNotPrepared = "NotPrepared"
 
 	// ReasonNotAdjacent: the active director reaches the real server by a gateway
@@ -196,12 +202,8 @@ const (
 	ReasonPodNotUsable = "PodNotUsable"
 )
 
-// Conditions and reasons of a RealServerNode.
+// Reasons of a RealServerNode's condition Ready besides those above.
 const (
-	// On a RealServerNode ConditionReady says whether the agent of the node has
-	// prepared every pod as VirtualServers want it: True (Ready) or False
-	// (NotPrepared, CRIUnavailable).
-
 	// ReasonCRIUnavailable: the container runtime of the node does not tell which
 	// network namespaces its pods have.
 	ReasonCRIUnavailable = "CRIUnavailable"

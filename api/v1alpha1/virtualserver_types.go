@@ -139,7 +139,9 @@ type VirtualServerSpec struct {
 	// VIPs, and none from the moment that it is being deleted. The pod's annotation
 	// lvs-operator.io/weight is its weight, 0 to 65535, and 1 without; with
 	// lvs-operator.io/state: Drained, on the pod or its node, it gets no new
-	// connections and keeps those it has.
+	// connections and keeps those it has. At most 64 labels and 64 expressions.
+	// +kubebuilder:validation:XValidation:rule="(!has(self.matchLabels) || self.matchLabels.size() <= 64) && (!has(self.matchExpressions) || self.matchExpressions.size() <= 64 && self.matchExpressions.all(e, !has(e.values) || e.values.size() <= 64))",message="must have at most 64 labels, 64 expressions and 64 values in each"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",message="an expression's operator must be In or NotIn, with values, or Exists or DoesNotExist, without"
 	// +optional
 	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
 
@@ -186,7 +188,7 @@ type VirtualServerSpec struct {
 	SorryServer *SorryServer `json:"sorryServer,omitempty"`
 
 	// drain says how long a real server that leaves keeps its connections. Left
-	// out, 30s.
+	// out, it is 30s.
 	// +optional
 	Drain *Drain `json:"drain,omitempty"`
 
@@ -207,13 +209,14 @@ const (
 	OnFailureQuiesce OnFailure = "Quiesce"
 )
 
-// Quorum says how much of the real servers must be up.
+// Quorum says how much of the real servers must be up. Of a VirtualServer with
+// several addresses or ports it holds for each address and port by itself.
 //
 // +kubebuilder:validation:XValidation:rule="!has(self.hysteresis) || type(self.minimumWeight) != int || self.hysteresis < int(self.minimumWeight)",message="hysteresis must be less than minimumWeight, else the quorum could never be lost"
 type Quorum struct {
 	// minimumWeight is the least sum of the weights of the real servers that are
-	// up: a number from 1, or a share of the sum of all weights, from "1%" to
-	// "100%". keepalived: quorum.
+	// up: a number from 1, or a share of the sum of all weights, rounded up, from
+	// "1%" to "100%". keepalived: quorum.
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=4
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 && int(self) <= 16777215 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a number from 1 to 16777215, or a share from \"1%\" to \"100%\""
@@ -221,9 +224,11 @@ type Quorum struct {
 	// +optional
 	MinimumWeight intstr.IntOrString `json:"minimumWeight,omitzero"`
 
-	// hysteresis keeps the quorum from coming and going: it is lost when the sum
-	// is below minimumWeight - hysteresis, or 0, and is there again when it
-	// is at least minimumWeight + hysteresis.
+	// hysteresis keeps the quorum from coming and going with a single real
+	// server: it is lost when the sum is below minimumWeight - hysteresis, or
+	// nothing is up, and is there again when the sum is at least minimumWeight +
+	// hysteresis, which all weights together must reach. It is a weight, also
+	// where minimumWeight is a share. keepalived: hysteresis.
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=16777215

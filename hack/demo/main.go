@@ -60,7 +60,8 @@ func run(ctx context.Context, args []string) int {
 // unless it is to be kept.
 func show(ctx context.Context, o options, out io.Writer) (err error) {
 	config := cluster.Defaults(o.name)
-	config.Directors, config.Workers = 2, 0
+	// Pods on the directors' segment.
+	config.Directors, config.Workers, config.Pods = 2, 1, []cluster.PodNetwork{cluster.PodsBridge}
 	lab, err := cluster.Up(ctx, config, out)
 	if err != nil {
 		return err

@@ -140,13 +140,16 @@ type node struct {
 	relay kernel.Relay
 	// gone are neighbours that do not answer.
 	gone map[netip.Addr]bool
+	// reaches are what is not simply adjacent; routes has a value for each change.
+	reaches map[netip.Addr]kernel.Reach
+	routes  chan struct{}
 }
 
 func newNode(number byte) *node {
 	fake := kerneltest.NewFake()
 	return &node{
 		Faulty: kerneltest.NewFaulty(fake, errBroken), fake: fake, ipvs: true,
-		news: make(chan kernel.Link, 16), guard: make(chan struct{}, 1),
+		news: make(chan kernel.Link, 16), guard: make(chan struct{}, 1), routes: make(chan struct{}, 1),
 		link: kernel.Link{
 			Name: "eth0", Index: 424242, Up: true, Running: true, MAC: net.HardwareAddr{2, 0, 0, 0, 0, number},
 			Addresses: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 11, number}), 24)},
@@ -190,6 +193,17 @@ func (n *node) WatchLink(ctx context.Context, _ string) (<-chan kernel.Link, err
 }
 
 func (n *node) WatchGuard(context.Context) (<-chan struct{}, error) { return n.guard, nil }
+
+func (n *node) WatchRoutes(context.Context) (<-chan struct{}, error) { return n.routes, nil }
+
+func (n *node) Reach(_ context.Context, addr netip.Addr) (kernel.Reach, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if reach, set := n.reaches[addr]; set {
+		return reach, nil
+	}
+	return kernel.Reach{Link: "eth0"}, nil
+}
 
 func (n *node) SetRelay(_ context.Context, relay kernel.Relay) error {
 	n.mu.Lock()

@@ -56,6 +56,21 @@ func (w *Worker) Plans() []plan.Desired {
 	return plans
 }
 
+// Links lists the interfaces, other than the announcement interface, by which
+// real servers are reached, some perhaps more than once. Those of keys that are
+// leaving count too, since neighbours go on sending.
+func (w *Worker) Links() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var links []string
+	for _, e := range w.entries {
+		if e.phase == served || e.phase == leaving {
+			links = append(links, e.desired.Links...)
+		}
+	}
+	return links
+}
+
 // Plan returns what is wanted of a key that is served; false if it is not.
 func (w *Worker) Plan(key netstate.Key) (plan.Desired, bool) {
 	w.mu.Lock()

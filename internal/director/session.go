@@ -49,8 +49,9 @@ type session struct {
 	elector *election.Elector
 	ended   chan struct{}
 	// nudge asks for a look at what is announced, reconfigured says that the
-	// pool's settings changed.
-	nudge, reconfigured chan struct{}
+	// pool's settings changed, relinked that the links may have by which real
+	// servers are reached.
+	nudge, reconfigured, relinked chan struct{}
 
 	// started and startedBoot are the same moment by two clocks.
 	started     time.Time
@@ -71,8 +72,11 @@ type session struct {
 	waiting   Waiting
 	// refused are the keys that the kernel has refused for a while, if VIPs can be
 	// served here at all.
-	refused   []Failure
-	node      nodeState
+	refused []Failure
+	node    nodeState
+	// links are the interfaces that the node was last prepared with, besides the
+	// announcement interface.
+	links     []string
 	conflicts conflicts
 	relay     relay
 	// plannedAt is when it was first known what is to be served.
@@ -148,9 +152,11 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		ended:        make(chan struct{}),
 		nudge:        make(chan struct{}, 1),
 		reconfigured: make(chan struct{}, 1),
+		relinked:     make(chan struct{}, 1),
 		started:      time.Now(),
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
+		links:        linksIn(restored, pool.Name),
 		decision:     election.Decision{Epoch: role.Epoch},
 		relay:        relay{previous: previousIn(restored, pool.Name)},
 	}
@@ -262,6 +268,14 @@ func (s *session) configure(pool Pool) {
 func (s *session) refresh() {
 	select {
 	case s.nudge <- struct{}{}:
+	default:
+	}
+}
+
+// relink asks for a look at the links by which real servers are reached.
+func (s *session) relink() {
+	select {
+	case s.relinked <- struct{}{}:
 	default:
 	}
 }

@@ -340,7 +340,7 @@ func (d *Director) verdictsMissing() bool {
 		outcome, _ := d.worker.Outcome(desired.Key)
 		for key := range desired.State.Destinations {
 			_, there := outcome.State.Destinations[key]
-			if judged, _ := plan.Judge(desired.Checks[key], verdict); judged == health.Unknown && !there {
+			if judged, _ := desired.Judge(key, verdict); judged == health.Unknown && !there {
 				return true
 			}
 		}

@@ -52,7 +52,7 @@ func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 	if err != nil {
 		return err
 	}
-	g := newGuard(node.Interface, relayChains(relay, link))
+	g := newGuard(append([]string{node.Interface}, node.Links...), relayChains(relay, link))
 	if g.upToDate(conn) {
 		return nil
 	}
@@ -191,7 +191,7 @@ func (c *Client) listGuard(ctx context.Context) ([]netstate.GuardKey, error) {
 		return nil, err
 	}
 	var keys []netstate.GuardKey
-	for _, set := range newGuard("", nil).entrySets() {
+	for _, set := range newGuard(nil, nil).entrySets() {
 		// Asked first because the library keeps no errno of a dump.
 		_, err := conn.GetSetByName(set.Table, set.Name)
 		if err != nil && errors.Is(orNoGuard(err), ErrNoGuard) {

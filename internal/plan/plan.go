@@ -68,7 +68,8 @@ type Desired struct {
 	// their checks may pass, since their pod is not ready, with why.
 	Unready map[netstate.DestinationKey]string
 	// Links are, in order, the interfaces other than the announcement interface
-	// by which the node gets to destinations: those of its own pods.
+	// by which the node gets to real servers: those of its own pods. Real servers
+	// that wait or drain count too.
 	Links []string
 	// Servers are all real servers of each service, those too that are not in State,
 	// with what there is to tell of them. Nothing is decided from it and a
@@ -95,6 +96,8 @@ type Policy struct {
 	// Sorry is the address of the server that answers while the quorum is lost;
 	// not valid if there is none. It is not in State.
 	Sorry netip.Addr
+	// SorryProblem says why there is none although the spec names one; empty else.
+	SorryProblem string `json:",omitempty"`
 }
 
 // Server is a real server of a service as status shows it.

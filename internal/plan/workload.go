@@ -36,7 +36,7 @@ type Endpoint struct {
 	Ready, Serving, Terminating bool
 	// Pod is the UID of the pod that it is; empty if it says that it is none. It
 	// is believed only if Snapshot.Pods has that pod, in the Service's namespace
-	// and with that address.
+	// and with that address, and left out else.
 	Pod types.UID
 }
 
@@ -64,14 +64,4 @@ type Reach struct {
 	Gateway netip.Addr
 	// Local says that the address is the node's own.
 	Local bool
-}
-
-// Preparations returns which VIPs each pod of the snapshot is to have on its lo,
-// in order: those of its family of every VirtualServer that is accepted and
-// that selects it or names a Service that it is an endpoint of. Whether the pod
-// is ready makes no difference, since being prepared is what it may wait for. Pods
-// that no VirtualServer wants are not in it; those that only refused ones want
-// have an empty list. The snapshot's Key, Source, Prepared and Reach do not matter.
-func Preparations(s Snapshot) map[types.UID][]netip.Addr {
-	return nil
 }

@@ -50,6 +50,8 @@ type suite struct {
 var (
 	keep   = flag.Bool("keep", false, "leave the lab up at the end")
 	rounds = flag.Int("rounds", 1, "how often to run all scenarios")
+	// Directors' pods are routed.
+	podNetwork = flag.String("pods", string(cluster.PodsBridge), "how the worker's pods are connected: bridge or macvlan")
 )
 
 // TestE2E runs all scenarios on one lab.
@@ -88,6 +90,7 @@ func (s *suite) round(t *testing.T) {
 		{"API server stopped and the director killed: nothing is lost", survivesWithoutAPI},
 		{"a second director says that it has no IPVS, and then is warm and silent", warmAndSilent},
 		{"a node that leaves the pool is as it was found", leavesClean},
+		{"pods", pods},
 		{"two directors", pair},
 	} {
 		if !t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) }) {
@@ -99,7 +102,9 @@ func (s *suite) round(t *testing.T) {
 func newSuite(t *testing.T) *suite {
 	ctx := t.Context()
 	watchEnd(t)
-	lab, err := cluster.Up(ctx, cluster.Defaults(labName), os.Stdout)
+	nodes := cluster.Defaults(labName)
+	nodes.Pods = []cluster.PodNetwork{cluster.PodNetwork(*podNetwork)}
+	lab, err := cluster.Up(ctx, nodes, os.Stdout)
 	if err != nil {
 		t.Fatal(err)
 	}
