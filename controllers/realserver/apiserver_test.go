@@ -31,6 +31,8 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/internal/conditions"
+	"github.com/lvs-operator/lvs-operator/internal/plan"
 )
 
 // apiServer is the one that the tests share.
@@ -157,7 +159,7 @@ func start(t *testing.T) *obedient {
 		}
 	}}
 	c := &Controller{
-		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Node: "node-a", Agent: agent, Prepare: prepare, Changed: changed,
+		Client: mgr.GetClient(), Live: mgr.GetAPIReader(), Node: "node-a", Agent: agent, Prepare: plan.Preparations, Changed: changed,
 		Events: events.NewFakeRecorder(100), Now: time.Now,
 	}
 	if err := c.SetupWithManager(mgr); err != nil {
@@ -199,10 +201,7 @@ func TestAgainstAnAPIServer(t *testing.T) {
 	}
 	create(t,
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a"}},
-		&v1alpha1.DirectorPool{
-			ObjectMeta: metav1.ObjectMeta{Name: "default"},
-			Spec:       v1alpha1.DirectorPoolSpec{NodeSelector: metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}}},
-		},
+		pool(),
 	)
 	elsewhere := pod("elsewhere", "web")
 	elsewhere.Spec.NodeName = "node-b"
@@ -224,7 +223,7 @@ func TestAgainstAnAPIServer(t *testing.T) {
 			t.Errorf("status %+v", pod.Status)
 		}
 		if !slices.ContainsFunc(pod.ManagedFields, func(f metav1.ManagedFieldsEntry) bool {
-			return f.Manager == FieldManager && f.Subresource == "status" && f.Operation == metav1.ManagedFieldsOperationApply
+			return f.Manager == conditions.RealServerNodeManager && f.Subresource == "status" && f.Operation == metav1.ManagedFieldsOperationApply
 		}) {
 			t.Errorf("managed fields %v", pod.ManagedFields)
 		}
@@ -248,14 +247,14 @@ func TestAgainstAnAPIServer(t *testing.T) {
 		old := db.DeepCopy()
 		old.UID = "uid-of-another"
 		c := &Controller{Client: apiServer.client, Now: time.Now}
-		if err := c.write(t.Context(), old, nil, closed("it is gone")); err == nil {
+		if err := c.write(t.Context(), old, nil, corev1.PodCondition{Type: v1alpha1.PodConditionRealServerReady, Status: corev1.ConditionFalse, LastTransitionTime: metav1.Now()}); err == nil {
 			t.Error("it was written without an error")
 		}
 		if err := gateIs(t, "db", "True NotSelected")(); err != nil {
 			t.Error(err)
 		}
 		old.Name = "gone"
-		if err := c.write(t.Context(), old, nil, closed("it is gone")); err != nil {
+		if err := c.write(t.Context(), old, nil, corev1.PodCondition{Type: v1alpha1.PodConditionRealServerReady, Status: corev1.ConditionFalse, LastTransitionTime: metav1.Now()}); err != nil {
 			t.Error(err)
 		}
 	})

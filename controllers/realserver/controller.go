@@ -30,9 +30,6 @@ import (
 )
 
 const (
-	// FieldManager is who writes RealServerNodes and readiness gates.
-	FieldManager = "lvs-realserver"
-
 	// gather is how long events are gathered before they are worked on, so that a
 	// burst of them costs one pass.
 	gather = 50 * time.Millisecond

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"testing"
 	"time"
 
@@ -18,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/controllers/virtualserver"
 )
 
 var request = reconcile.Request{NamespacedName: types.NamespacedName{Name: "node-a"}}
@@ -26,6 +26,7 @@ func TestAPodHasTheVIPsOfAllThatSelectIt(t *testing.T) {
 	web := pod("web", "web")
 	third, service := naming("third", "web", "web", "192.0.2.3")
 	second := selecting("second", "web", "192.0.2.2", "192.0.2.1")
+	second.Spec.Ports[0].Port = 81
 	second.Spec.Drain = &v1alpha1.Drain{Timeout: &metav1.Duration{Duration: time.Minute}}
 	elsewhere := selecting("elsewhere", "web", "192.0.2.9")
 	elsewhere.Namespace = "other"
@@ -68,7 +69,7 @@ func TestTheNodeSaysWhatIsPrepared(t *testing.T) {
 		Counts: &v1alpha1.RealServerNodeCounts{Pods: 2, Prepared: 1},
 		Conditions: []metav1.Condition{{
 			Type: "Ready", Status: "False", Reason: "NotPrepared", LastTransitionTime: metav1.NewTime(s.now.Local()),
-			Message: "1 of 2 pods are not prepared; shop/slow lacks 192.0.2.1: it is ignored",
+			Message: "1 of 2 pods lack a VIP: shop/slow (it is ignored)",
 		}},
 	}
 	if diff := cmp.Diff(want, node.Status); diff != "" {
@@ -140,7 +141,7 @@ func TestTheGateOpensWhenThePodHasWhatIsWanted(t *testing.T) {
 	unready := pod("early", "web")
 	unready.Status.PodIPs = nil
 	s := newSetting(t, pod("web", "web"), pod("slow", "web"), pod("db", "db"), pod("no", "no"), without, unready,
-		selecting("first", "web", "192.0.2.1"), selecting("refused", "no", "192.0.2.2"))
+		selecting("first", "web", "192.0.2.1"), selecting("refused", "no", "198.51.100.1"))
 	s.agent.ignored["uid-slow"] = true
 	s.pass(0)
 	want := map[string]string{
@@ -273,29 +274,16 @@ func TestPodsThatAreGoneHaveNothingToLose(t *testing.T) {
 	}
 }
 
-func TestStatusKeepsTheBoundsOfTheAPI(t *testing.T) {
-	found := map[types.UID]Report{}
-	var addrs []netip.Addr
-	for i := range 300 {
-		addrs = append(addrs, netip.AddrFrom4([4]byte{192, 0, byte(2 + i/256), byte(i)}))
+func TestOfManyAddressesThoseOfThePodAreListed(t *testing.T) {
+	var all []netip.Addr
+	for addr := netip.MustParseAddr("10.0.0.1"); len(all) < 20; addr = addr.Next() {
+		all = append(all, addr)
 	}
-	long := string(make([]byte, 2000))
-	for i := range 300 {
-		uid := types.UID(fmt.Sprint(i))
-		found[uid] = Report{UID: uid, Sandbox: long, PodAddresses: addrs, VIPs: addrs, Problem: long}
+	if got := mattering(all[18:19], all); len(got) != 8 || got[0] != all[18] {
+		t.Errorf("got %v", got)
 	}
-	status := statusOf(&v1alpha1.RealServerNode{}, nil, found, nil, time.Now())
-	if len(status.Pods) != 256 {
-		t.Errorf("%d pods", len(status.Pods))
-	}
-	own := wants{"host": {UID: "host", own: addrs[100:101]}}
-	if got := preparedOf("host", own["host"], found["0"]).PodAddresses; !slices.Contains(got, addrs[100].String()) {
-		t.Errorf("the pod's own address is not in %v", got)
-	}
-	for _, pod := range status.Pods {
-		if len(pod.Addresses) > 256 || len(pod.PodAddresses) > 8 || len(pod.Problem) > 256 || len(pod.Sandbox) > 128 {
-			t.Fatalf("pod %s exceeds the bounds", pod.UID)
-		}
+	if got := mattering(all[:1], all[2:4]); len(got) != 2 {
+		t.Errorf("got %v", got)
 	}
 }
 
@@ -309,12 +297,12 @@ func TestTheCacheKeepsWhatIsNeededAndNoMore(t *testing.T) {
 	full := pod("web", "web")
 	full.Annotations = map[string]string{"lvs-operator.io/weight": "2", "other": "x"}
 	full.Status.Conditions = []corev1.PodCondition{{Type: "Ready", Status: "True"}, {Type: "Initialized"}}
-	before := podOf(full)
+	before := virtualserver.PlanPod(full)
 	got := slimPod(full)
 	if len(got.Spec.Containers) > 0 || len(got.Status.Conditions) != 1 {
 		t.Errorf("kept %+v", got)
 	}
-	after := podOf(got)
+	after := virtualserver.PlanPod(got)
 	before.Annotations = map[string]string{"lvs-operator.io/weight": "2"}
 	if diff := cmp.Diff(before, after, cmp.Comparer(func(a, b netip.Addr) bool { return a == b })); diff != "" {
 		t.Errorf("plans see another pod (-before +after):\n%s", diff)

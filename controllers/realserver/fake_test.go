@@ -3,8 +3,6 @@ package realserver
 import (
 	"context"
 	"errors"
-	"net/netip"
-	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -12,7 +10,6 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
@@ -91,40 +88,15 @@ func vipsOf(pod Pod) []string {
 	return texts
 }
 
-// prepare stands for plan.Preparations: a VirtualServer is accepted unless its
-// name is "refused", selects by its labels or endpoints, and all is IPv4.
-func prepare(s plan.Snapshot) map[types.UID][]netip.Addr {
-	all := map[types.UID][]netip.Addr{}
-	for _, vs := range s.VirtualServers {
-		for _, pod := range s.Pods {
-			if pod.Finished || pod.Name.Namespace != vs.Namespace || !selects(s, &vs, &pod) {
-				continue
-			}
-			if all[pod.UID] == nil {
-				all[pod.UID] = []netip.Addr{}
-			}
-			if vs.Name == "refused" || s.Pool == nil {
-				continue
-			}
-			for _, key := range plan.Keys(&vs) {
-				if _, reserved := s.Reserved[key.Addr]; !reserved && !slices.Contains(all[pod.UID], key.Addr) {
-					all[pod.UID] = append(all[pod.UID], key.Addr)
-				}
-			}
-		}
+// pool allows what the tests' VirtualServers ask for, but 198.51.100.0/24.
+func pool() *v1alpha1.DirectorPool {
+	return &v1alpha1.DirectorPool{
+		ObjectMeta: metav1.ObjectMeta{Name: "default"},
+		Spec: v1alpha1.DirectorPoolSpec{
+			NodeSelector: metav1.LabelSelector{MatchLabels: map[string]string{"a": "b"}},
+			Allow:        []v1alpha1.AllowRule{{Addresses: []v1alpha1.AddressRange{"192.0.2.0/24", "10.0.0.0/8"}}},
+		},
 	}
-	return all
-}
-
-func selects(s plan.Snapshot, vs *v1alpha1.VirtualServer, pod *plan.Pod) bool {
-	if vs.Spec.PodSelector != nil {
-		selector, err := metav1.LabelSelectorAsSelector(vs.Spec.PodSelector)
-		if err == nil && selector.Matches(labels.Set(pod.Labels)) {
-			return true
-		}
-	}
-	return slices.ContainsFunc(s.Endpoints[types.NamespacedName{Namespace: vs.Namespace, Name: vs.Spec.ServiceName}],
-		func(e plan.Endpoint) bool { return e.Pod == pod.UID })
 }
 
 // setting is a node with a controller, on a fake API server and a clock of its
@@ -151,7 +123,7 @@ func newSetting(t *testing.T, objects ...client.Object) *setting {
 		&corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "node-a", UID: "node-uid"}, Status: corev1.NodeStatus{
 			Addresses: []corev1.NodeAddress{{Type: corev1.NodeInternalIP, Address: "10.0.0.1"}},
 		}},
-		&v1alpha1.DirectorPool{ObjectMeta: metav1.ObjectMeta{Name: "default"}},
+		pool(),
 		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}},
 	)
 	s.api = fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
@@ -173,7 +145,7 @@ func (s *setting) restart() {
 		},
 	})
 	s.made = &Controller{
-		Client: s.api, Live: live, Node: "node-a", Agent: s.agent, Prepare: prepare,
+		Client: s.api, Live: live, Node: "node-a", Agent: s.agent, Prepare: plan.Preparations,
 		Events: events.NewFakeRecorder(100), Now: func() time.Time { return s.now },
 	}
 }

@@ -11,11 +11,14 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/internal/conditions"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
 )
 
@@ -40,23 +43,37 @@ func (c *Controller) setGate(ctx context.Context, w *world, i int, wanted wants,
 		return nil
 	}
 	selection, selected := wanted[pod.UID]
-	verdict := gateOf(selection, selected, found[pod.UID])
-	before := gate(pod)
-	wasOpen := before != nil && before.Status == corev1.ConditionTrue
-	if wasOpen && verdict.Status != corev1.ConditionTrue {
-		// A VIP that came later must not take a pod out of service for the others.
-		return nil
+	report, before := found[pod.UID], gate(pod)
+	asked := conditions.Gate{Existing: before, Wanted: selection.addresses(), Problem: problemOf(report), Now: c.Now()}
+	if selected {
+		asked.Selection = conditions.Selected
 	}
-	if !wasOpen && verdict.Status == corev1.ConditionTrue {
+	if report.Sandbox != "" {
+		asked.Have = report.VIPs
+	}
+	verdict := conditions.PodGate(asked)
+	if verdict.Status == corev1.ConditionTrue && (before == nil || before.Status != corev1.ConditionTrue) {
 		service, err := c.awaited(ctx, w, planned, services)
 		if err != nil {
 			return err
 		}
 		if service != "" {
-			verdict = closed("it is not an endpoint of Service " + service + " yet")
+			verdict = notEndpointYet(before, service, verdict.LastTransitionTime)
 		}
 	}
 	return c.write(ctx, pod, before, verdict)
+}
+
+// notEndpointYet is the condition of a pod that is to be an endpoint of a Service.
+func notEndpointYet(before *corev1.PodCondition, service string, now metav1.Time) corev1.PodCondition {
+	condition := corev1.PodCondition{
+		Type: v1alpha1.PodConditionRealServerReady, Status: corev1.ConditionFalse, Reason: v1alpha1.ReasonNotPrepared,
+		Message: "waits to be an endpoint of Service " + service, LastTransitionTime: now,
+	}
+	if before != nil {
+		condition.LastTransitionTime = before.LastTransitionTime
+	}
+	return condition
 }
 
 // declaresGate says whether the pod waits for the condition.
@@ -77,31 +94,6 @@ func gate(pod *corev1.Pod) *corev1.PodCondition {
 		}
 	}
 	return nil
-}
-
-// gateOf says what the condition of a pod is, whatever it was.
-func gateOf(selection Pod, selected bool, report Report) corev1.PodCondition {
-	switch missing := lacking(selection, report); {
-	case !selected:
-		return open(v1alpha1.ReasonNotSelected, "no VirtualServer selects the pod")
-	case len(selection.VIPs) == 0:
-		return open(v1alpha1.ReasonNotNeeded, "no VirtualServer that is accepted and selects the pod needs a VIP on it")
-	case len(missing) > 0:
-		return closed(fmt.Sprintf("it lacks %s: %s", missing[0], problemOf(report)))
-	default:
-		return open(v1alpha1.ReasonPrepared, "the pod has the VIPs that are wanted of it")
-	}
-}
-
-func open(reason, message string) corev1.PodCondition {
-	return corev1.PodCondition{Type: v1alpha1.PodConditionRealServerReady, Status: corev1.ConditionTrue, Reason: reason, Message: message}
-}
-
-func closed(message string) corev1.PodCondition {
-	return corev1.PodCondition{
-		Type: v1alpha1.PodConditionRealServerReady, Status: corev1.ConditionFalse, Reason: v1alpha1.ReasonNotPrepared,
-		Message: shorten(message, longestMessage),
-	}
 }
 
 // awaited names a Service that a VirtualServer names and that selects the pod,
@@ -145,25 +137,19 @@ func (w *world) isEndpoint(service types.NamespacedName, pod types.UID) bool {
 }
 
 // write sets the condition if it is another than before. A pod that is gone needs
-// none.
+// none; of another pod of the same name the API server does not take it.
 func (c *Controller) write(ctx context.Context, pod *corev1.Pod, before *corev1.PodCondition, wanted corev1.PodCondition) error {
-	wanted.LastTransitionTime = seconds(c.Now())
-	if before != nil {
-		if before.Status == wanted.Status {
-			wanted.LastTransitionTime = before.LastTransitionTime
-		}
-		if before.Status == wanted.Status && before.Reason == wanted.Reason && before.Message == wanted.Message {
-			return nil
-		}
+	if before != nil && before.Status == wanted.Status && before.Reason == wanted.Reason && before.Message == wanted.Message {
+		return nil
 	}
-	fields := map[string]any{
+	apply := &unstructured.Unstructured{Object: map[string]any{"status": map[string]any{"conditions": []any{map[string]any{
 		"type": string(wanted.Type), "status": string(wanted.Status), "reason": wanted.Reason, "message": wanted.Message,
 		"lastTransitionTime": wanted.LastTransitionTime.UTC().Format(time.RFC3339),
-	}
-	apply, err := applyOf(corev1.SchemeGroupVersion.WithKind("Pod"), pod, &map[string]any{"conditions": []any{fields}})
-	if err != nil {
-		return err
-	}
+	}}}}}
+	apply.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Pod"))
+	apply.SetNamespace(pod.Namespace)
+	apply.SetName(pod.Name)
+	apply.SetUID(pod.UID)
 	return client.IgnoreNotFound(c.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(apply),
-		client.FieldOwner(FieldManager), client.ForceOwnership))
+		client.FieldOwner(conditions.RealServerNodeManager), client.ForceOwnership))
 }

@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/internal/conditions"
 )
 
 // report makes the RealServerNode of the node, and has it say what was found.
@@ -27,16 +28,16 @@ func (c *Controller) report(ctx context.Context, found map[types.UID]Report, unk
 	if unknown != nil || c.Now().Sub(c.started) < settling {
 		found = withTold(&node, c.last, found)
 	}
-	wanted := statusOf(&node, c.last, found, unknown, c.Now())
-	if !statusDiffers(&node, wanted) {
+	wanted := conditions.RealServerNode(outcomeOf(&node, c.last, found, unknown, c.Now()))
+	if !conditions.RealServerNodeDiffers(&node, wanted) {
 		return nil
 	}
-	apply, err := applyOf(v1alpha1.GroupVersion.WithKind("RealServerNode"), &node, &wanted)
+	apply, err := conditions.RealServerNodeApply(&node, wanted)
 	if err != nil {
 		return err
 	}
 	if err := c.Client.Status().Apply(ctx, client.ApplyConfigurationFromUnstructured(apply),
-		client.FieldOwner(FieldManager), client.ForceOwnership); err != nil {
+		client.FieldOwner(conditions.RealServerNodeManager), client.ForceOwnership); err != nil {
 		return fmt.Errorf("writing the status of RealServerNode %s: %w", c.Node, err)
 	}
 	c.tell(&node, wanted)

@@ -11,7 +11,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
-	"github.com/lvs-operator/lvs-operator/internal/netstate"
+	"github.com/lvs-operator/lvs-operator/controllers/virtualserver"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
 )
 
@@ -43,7 +43,7 @@ func readWorld(ctx context.Context, reader client.Reader, reserved map[netip.Add
 	}
 	w.pods = pods.Items
 	for i := range w.pods {
-		w.planned = append(w.planned, podOf(&w.pods[i]))
+		w.planned = append(w.planned, virtualserver.PlanPod(&w.pods[i]))
 	}
 	var servers v1alpha1.VirtualServerList
 	if err := list(ctx, reader, &servers); err != nil {
@@ -133,7 +133,7 @@ func (w *world) readEndpoints(ctx context.Context, reader client.Reader) error {
 			return fmt.Errorf("listing the EndpointSlices of Service %s: %w", service, err)
 		}
 		for i := range slices.Items {
-			for _, endpoint := range endpointsOf(&slices.Items[i]) {
+			for _, endpoint := range virtualserver.PlanEndpoints(&slices.Items[i]) {
 				if _, mine := own[endpoint.Pod]; mine {
 					w.endpoints[service] = append(w.endpoints[service], endpoint)
 				}
@@ -163,77 +163,4 @@ func (w *world) populated() map[string]struct{} {
 		namespaces[pod.Name.Namespace] = struct{}{}
 	}
 	return namespaces
-}
-
-// podOf returns a pod as plans see it.
-func podOf(pod *corev1.Pod) plan.Pod {
-	of := plan.Pod{
-		Name:        client.ObjectKeyFromObject(pod),
-		UID:         pod.UID,
-		Node:        pod.Spec.NodeName,
-		Labels:      pod.Labels,
-		Annotations: pod.Annotations,
-		HostNetwork: pod.Spec.HostNetwork,
-		Terminating: pod.DeletionTimestamp != nil,
-		Finished:    pod.Status.Phase == corev1.PodSucceeded || pod.Status.Phase == corev1.PodFailed,
-	}
-	for _, ip := range pod.Status.PodIPs {
-		if addr, err := netip.ParseAddr(ip.IP); err == nil {
-			of.Addresses = append(of.Addresses, addr.Unmap())
-		}
-	}
-	for _, condition := range pod.Status.Conditions {
-		if condition.Type == corev1.PodReady {
-			of.Ready = condition.Status == corev1.ConditionTrue
-		}
-	}
-	return of
-}
-
-// endpointsOf returns the endpoints of a slice as plans see them.
-func endpointsOf(slice *discoveryv1.EndpointSlice) []plan.Endpoint {
-	ports := portsOf(slice)
-	var endpoints []plan.Endpoint
-	for i := range slice.Endpoints {
-		from := &slice.Endpoints[i]
-		ready := from.Conditions.Ready == nil || *from.Conditions.Ready
-		of := plan.Endpoint{
-			Ports: ports, Ready: ready, Serving: ready,
-			Terminating: from.Conditions.Terminating != nil && *from.Conditions.Terminating,
-		}
-		if from.Conditions.Serving != nil {
-			of.Serving = *from.Conditions.Serving
-		}
-		if from.TargetRef != nil && from.TargetRef.Kind == "Pod" {
-			of.Pod = from.TargetRef.UID
-		}
-		for _, address := range from.Addresses {
-			if addr, err := netip.ParseAddr(address); err == nil {
-				of.Addr = addr.Unmap()
-				endpoints = append(endpoints, of)
-			}
-		}
-	}
-	return endpoints
-}
-
-func portsOf(slice *discoveryv1.EndpointSlice) []plan.EndpointPort {
-	var ports []plan.EndpointPort
-	for _, port := range slice.Ports {
-		of := plan.EndpointPort{Protocol: netstate.TCP}
-		if port.Name != nil {
-			of.Name = *port.Name
-		}
-		if port.Protocol != nil && *port.Protocol == corev1.ProtocolUDP {
-			of.Protocol = netstate.UDP
-		}
-		if port.Protocol != nil && *port.Protocol == corev1.ProtocolSCTP {
-			of.Protocol = netstate.SCTP
-		}
-		if port.Port != nil && *port.Port > 0 && *port.Port <= 65535 {
-			of.Number = uint16(*port.Port)
-		}
-		ports = append(ports, of)
-	}
-	return ports
 }

@@ -77,7 +77,7 @@ func (g *gathering) selected(ctx context.Context, vs *v1alpha1.VirtualServer) er
 		return fmt.Errorf("listing the pods that VirtualServer %s/%s selects: %w", vs.Namespace, vs.Name, err)
 	}
 	for i := range list.Items {
-		g.pods[list.Items[i].UID] = planPod(&list.Items[i])
+		g.pods[list.Items[i].UID] = PlanPod(&list.Items[i])
 	}
 	return nil
 }
@@ -106,7 +106,7 @@ func (g *gathering) ofService(ctx context.Context, vs *v1alpha1.VirtualServer) e
 	slices.SortFunc(list.Items, func(a, b discoveryv1.EndpointSlice) int { return cmp.Compare(a.Name, b.Name) })
 	g.endpoints[service] = nil
 	for i := range list.Items {
-		g.endpoints[service] = append(g.endpoints[service], planEndpoints(&list.Items[i])...)
+		g.endpoints[service] = append(g.endpoints[service], PlanEndpoints(&list.Items[i])...)
 		if err := g.named(ctx, &list.Items[i]); err != nil {
 			return err
 		}
@@ -130,7 +130,7 @@ func (g *gathering) named(ctx context.Context, slice *discoveryv1.EndpointSlice)
 			return fmt.Errorf("reading pod %s/%s: %w", slice.Namespace, ref.Name, err)
 		}
 		// It may be one of the same name that came later; the plan looks at the UID.
-		g.pods[pod.UID] = planPod(&pod)
+		g.pods[pod.UID] = PlanPod(&pod)
 	}
 	return nil
 }
@@ -158,8 +158,8 @@ func (g *gathering) prepared(ctx context.Context, of []plan.Pod) (map[types.UID]
 	return all, nil
 }
 
-// planPod returns what plans depend on of a pod.
-func planPod(pod *corev1.Pod) plan.Pod {
+// PlanPod returns what plans depend on of a pod.
+func PlanPod(pod *corev1.Pod) plan.Pod {
 	p := plan.Pod{
 		Name: client.ObjectKeyFromObject(pod), UID: pod.UID, Node: pod.Spec.NodeName, Labels: pod.Labels,
 		HostNetwork: pod.Spec.HostNetwork,
@@ -185,9 +185,9 @@ func planPod(pod *corev1.Pod) plan.Pod {
 	return p
 }
 
-// planEndpoints returns the endpoints of a slice, one for each: further addresses of
+// PlanEndpoints returns the endpoints of a slice, one for each: further addresses of
 // an endpoint have no meaning that is defined (discovery.k8s.io/v1).
-func planEndpoints(slice *discoveryv1.EndpointSlice) []plan.Endpoint {
+func PlanEndpoints(slice *discoveryv1.EndpointSlice) []plan.Endpoint {
 	ports := planPorts(slice.Ports)
 	var all []plan.Endpoint
 	for _, endpoint := range slice.Endpoints {

@@ -172,7 +172,7 @@ func changes[T any](changed func(before, after *T)) toolscache.ResourceEventHand
 // and of those whose Service has it as an endpoint; none if nothing changed that
 // a plan depends on.
 func (p *Planner) podChanged(ctx context.Context, before, after *corev1.Pod) map[netstate.Key]struct{} {
-	if before != nil && after != nil && reflect.DeepEqual(planPod(before), planPod(after)) {
+	if before != nil && after != nil && reflect.DeepEqual(PlanPod(before), PlanPod(after)) {
 		return nil
 	}
 	keys := map[netstate.Key]struct{}{}
@@ -241,7 +241,7 @@ func (p *Planner) addKeys(ctx context.Context, keys map[netstate.Key]struct{}, m
 func (p *Planner) sliceChanged(ctx context.Context, before, after *discoveryv1.EndpointSlice) map[netstate.Key]struct{} {
 	keys := map[netstate.Key]struct{}{}
 	if before != nil && after != nil && reflect.DeepEqual(indexSliceService(before), indexSliceService(after)) {
-		if !reflect.DeepEqual(planEndpoints(before), planEndpoints(after)) {
+		if !reflect.DeepEqual(PlanEndpoints(before), PlanEndpoints(after)) {
 			p.naming(ctx, after, keys)
 		}
 		return keys

@@ -162,7 +162,7 @@ func TestNothingThatPlansDependOnIsStripped(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatal(kept, err)
 	}
-	if diff := cmp.Diff(planPod(pod), planPod(slim), addresses); diff != "" {
+	if diff := cmp.Diff(PlanPod(pod), PlanPod(slim), addresses); diff != "" {
 		t.Errorf("pod (-want +got):\n%s", diff)
 	}
 	if len(slim.ManagedFields)+len(slim.Spec.Containers) > 0 || len(slim.Annotations) != 1 || len(slim.Status.Conditions) != 1 {
@@ -175,7 +175,7 @@ func TestNothingThatPlansDependOnIsStripped(t *testing.T) {
 	if err != nil || !ok {
 		t.Fatal(kept, err)
 	}
-	if diff := cmp.Diff(planEndpoints(slice), planEndpoints(slimmed), addresses); diff != "" {
+	if diff := cmp.Diff(PlanEndpoints(slice), PlanEndpoints(slimmed), addresses); diff != "" {
 		t.Errorf("slice (-want +got):\n%s", diff)
 	}
 	for name, index := range map[string]client.IndexerFunc{"service": indexSliceService, "pods": indexSlicePods} {
