@@ -59,3 +59,11 @@ func (s *session) prepared() []string {
 	defer s.mu.Unlock()
 	return s.links
 }
+
+// relink asks for a look at the links by which real servers are reached.
+func (s *session) relink() {
+	select {
+	case s.relinked <- struct{}{}:
+	default:
+	}
+}

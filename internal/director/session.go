@@ -278,14 +278,6 @@ func (s *session) refresh() {
 	}
 }
 
-// relink asks for a look at the links by which real servers are reached.
-func (s *session) relink() {
-	select {
-	case s.relinked <- struct{}{}:
-	default:
-	}
-}
-
 // judge keeps up to date whether this director could become active, and what
 // it announces if it is.
 func (s *session) judge(ctx context.Context) {
