@@ -215,8 +215,8 @@ const (
 // +kubebuilder:validation:XValidation:rule="!has(self.hysteresis) || type(self.minimumWeight) != int || self.hysteresis < int(self.minimumWeight)",message="hysteresis must be less than minimumWeight, else the quorum could never be lost"
 type Quorum struct {
 	// minimumWeight is the least sum of the weights of the real servers that are
-	// up: a number from 1, or a share of the sum of all weights, rounded up, from
-	// "1%" to "100%". keepalived: quorum.
+	// up: a number from 1, or a share, from "1%" to "100%" and rounded up, of the
+	// sum of all weights of real servers that are not left out. keepalived: quorum.
 	// +kubebuilder:validation:XIntOrString
 	// +kubebuilder:validation:MaxLength=4
 	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 && int(self) <= 16777215 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a number from 1 to 16777215, or a share from \"1%\" to \"100%\""
@@ -227,8 +227,9 @@ type Quorum struct {
 	// hysteresis keeps the quorum from coming and going with a single real
 	// server: it is lost when the sum is below minimumWeight - hysteresis, or
 	// nothing is up, and is there again when the sum is at least minimumWeight +
-	// hysteresis, which all weights together must reach. It is a weight, also
-	// where minimumWeight is a share. keepalived: hysteresis.
+	// hysteresis, or all are up. It is a weight, also where minimumWeight is a
+	// share, and then counts as at most one less than what that comes to.
+	// keepalived: hysteresis.
 	// +kubebuilder:default=0
 	// +kubebuilder:validation:Minimum=0
 	// +kubebuilder:validation:Maximum=16777215
@@ -265,9 +266,9 @@ type Drain struct {
 type SlowStart struct {
 	// duration is how long a real server that comes up takes to get to its full
 	// weight, in even steps: 0s, which is no slow start, to 1h. While it is set
-	// the weights in the kernel are those of the spec times 100, so that a weight
-	// of 1 has room to grow; the schedulers go by their ratio only. fo and ovf do
-	// not, and cannot have one.
+	// the weights in the kernel are those of the spec times 100, or as much as 65535
+	// leaves room for, so that a weight of 1 can grow; the schedulers go by their
+	// ratio only. fo and ovf do not, and cannot have one.
 	// +kubebuilder:default="0s"
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32

@@ -94,9 +94,7 @@ func show(ctx context.Context, o options, out io.Writer) (err error) {
 	s.lookAround(lab.Kubeconfig())
 	fmt.Fprintf(out, "\nThe numbers are in %s and %s.\n", o.out, o.agreement)
 	if err := shown.Err(); err != nil {
-		// A director that gets no processor for two seconds is silent, and its columns
-		// say so: on a busy machine that is what there is to show.
-		fmt.Fprintln(out, "What kubectl shows did not agree throughout:", err)
+		return fmt.Errorf("what kubectl shows did not agree throughout: %w", err)
 	}
 	return nil
 }

@@ -33,8 +33,8 @@ type tally struct {
 	leftOut                    map[string]int
 	// example is the first that is left out, with why.
 	example string
-	// total, up and open are the weights of the wanted, of those that are up and
-	// of those that are unknown.
+	// total, up and open are the weights of the wanted that are not left out, of
+	// those that are up and of those that are unknown.
 	total, up, open uint64
 	// lost says that the quorum is, which is a weight.
 	lost   bool
@@ -48,10 +48,11 @@ type tally struct {
 func newTally(address Address, service netstate.ServiceKey) *tally {
 	policy := address.Desired.Policies[service]
 	_, lost := address.QuorumLost[service]
+	scale := uint64(max(1, policy.Scale))
 	sorry := address.State.Destinations[netstate.DestinationKey{Service: service, Addr: policy.Sorry, Port: service.Port}]
 	return &tally{
 		service: service, leftOut: map[string]int{},
-		lost: lost, quorum: policy.Quorum / uint64(max(1, policy.Scale)),
+		lost: lost, quorum: (policy.Quorum + scale - 1) / scale,
 		sorry: policy.Sorry, answers: policy.Sorry.IsValid() && sorry.Weight > 0,
 	}
 }
@@ -68,7 +69,9 @@ func (t *tally) count(addr netip.Addr, found standing) {
 	}
 	weight := uint64(found.server.Weight)
 	t.wanted++
-	t.total += weight
+	if !found.leftOut().is() {
+		t.total += weight
+	}
 	switch {
 	case found.leftOut().is():
 		t.leftOut[found.server.Reason]++
@@ -120,7 +123,15 @@ func no(reason, message string) judgement {
 
 // strength says how much of the real servers is up.
 func (t *tally) strength() string {
-	return fmt.Sprintf("%s: weight %d of %d is up, the quorum is %d", describe(t.service), t.up, t.total, t.quorum)
+	text := fmt.Sprintf("%s: weight %d of %d is up, the quorum is %d", describe(t.service), t.up, t.total, t.quorum)
+	left := 0
+	for _, count := range t.leftOut {
+		left += count
+	}
+	if left > 0 {
+		text += fmt.Sprintf(", and %d are left out, %s", left, t.example)
+	}
+	return text
 }
 
 // undecided says whether the quorum is lost only for want of verdicts, as when

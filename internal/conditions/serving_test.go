@@ -110,6 +110,17 @@ func TestReadySaysWhatIsWrong(t *testing.T) {
 			members: []member{{addr: "10.0.0.1", weight: 2, verdict: health.Up, kernel: 17}, {addr: "10.0.0.2", weight: 2, verdict: health.Down}}, lost: true,
 			want: "False QuorumLost", message: service + ": weight 2 of 4 is up, the quorum is 3",
 		},
+		"a share of the weights is rounded up": {
+			policy:  plan.Policy{Quorum: 150, Scale: 100},
+			members: []member{up("10.0.0.1", 1), down("10.0.0.2"), down("10.0.0.3")}, lost: true,
+			want: "False QuorumLost", message: service + ": weight 1 of 3 is up, the quorum is 2",
+		},
+		"the quorum is lost and some are left out": {
+			policy:  plan.Policy{Quorum: 2, Scale: 1},
+			members: []member{up("10.0.0.1", 1), down("10.0.0.2"), out("10.0.0.3", "NotPrepared", "no agent"), out("10.0.0.4", "NotAdjacent", "")}, lost: true,
+			want:    "False QuorumLost",
+			message: service + ": weight 1 of 2 is up, the quorum is 2, and 2 are left out, 10.0.0.3: no agent",
+		},
 		"the quorum waits for verdicts": {
 			policy: plan.Policy{Quorum: 2, Scale: 1}, members: []member{up("10.0.0.1", 1), {addr: "10.0.0.2", weight: 1}}, lost: true,
 			want:    "Unknown Pending",

@@ -267,7 +267,7 @@ func (p *place) find() finding {
 	case p.instead.IsValid():
 		return finding{state: v1alpha1.ObservedDraining, reason: fmt.Sprintf("the quorum is lost: the sorry server %s answers", p.instead)}
 	default:
-		return finding{v1alpha1.ObservedUp, "", p.detail.since}
+		return finding{v1alpha1.ObservedUp, p.why, p.detail.since} // a note, as of an annotation that nobody can read
 	}
 }
 

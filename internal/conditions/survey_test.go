@@ -262,6 +262,16 @@ func TestRealServerIsOneThingInAllServices(t *testing.T) {
 	}
 }
 
+// TestNotesAreTold: an annotation that nobody can read takes nothing out.
+func TestNotesAreTold(t *testing.T) {
+	f := newFarm(pods("192.168.11.200"))
+	f.serve("192.168.11.200", 80, plan.Policy{}, member{addr: "10.244.0.1", weight: 1, verdict: health.Up, why: "annotation a means nothing"})
+	want := []shown{{"10.244.0.1", "", 1, "Up", "annotation a means nothing"}}
+	if diff := cmp.Diff(want, rows(VirtualServer(f.out))); diff != "" {
+		t.Errorf("real servers (-want +got):\n%s", diff)
+	}
+}
+
 // TestTheWorstReasonIsTold: one that is to come is told only if there is no other.
 func TestTheWorstReasonIsTold(t *testing.T) {
 	f := newFarm(pods("192.168.11.200", "192.168.11.201"))

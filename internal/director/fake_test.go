@@ -33,6 +33,7 @@ var (
 type leases struct {
 	mu       sync.Mutex
 	away     bool
+	slow     time.Duration
 	version  int
 	lease    *coordinationv1.Lease
 	watchers []*watch.RaceFreeFakeWatcher
@@ -50,6 +51,26 @@ func (l *leases) setAway(away bool) {
 	}
 }
 
+// setSlow makes every answer take so long.
+func (l *leases) setSlow(slow time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slow = slow
+}
+
+// answer takes as long as answers do, or until nobody waits for it any more.
+func (l *leases) answer(ctx context.Context) error {
+	l.mu.Lock()
+	slow := l.slow
+	l.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(slow):
+		return nil
+	}
+}
+
 func (l *leases) holder() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +80,10 @@ func (l *leases) holder() string {
 	return *l.lease.Spec.HolderIdentity
 }
 
-func (l *leases) Get(_ context.Context, name string, _ metav1.GetOptions) (*coordinationv1.Lease, error) {
+func (l *leases) Get(ctx context.Context, name string, _ metav1.GetOptions) (*coordinationv1.Lease, error) {
+	if err := l.answer(ctx); err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -93,7 +117,10 @@ func (l *leases) Create(_ context.Context, lease *coordinationv1.Lease, _ metav1
 	return l.put(lease, watch.Added), nil
 }
 
-func (l *leases) Update(_ context.Context, lease *coordinationv1.Lease, _ metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+func (l *leases) Update(ctx context.Context, lease *coordinationv1.Lease, _ metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+	if err := l.answer(ctx); err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -250,6 +277,8 @@ type process struct {
 	sites  int
 	// changed counts what was told of the director as a whole.
 	changed int
+	// slept is how long the machine was suspended.
+	slept time.Duration
 }
 
 // start runs a director in a bubble; dir outlives it.
@@ -283,14 +312,25 @@ func startWith(t *testing.T, name string, n *node, l *leases, dir string, metric
 			defer p.mu.Unlock()
 			p.sites++
 		},
-		Log:   slog.New(slog.DiscardHandler),
-		Clock: func() time.Duration { return time.Since(begun) },
+		Log: slog.New(slog.DiscardHandler),
+		Clock: func() time.Duration {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return time.Since(begun) + p.slept
+		},
 	})
 	ctx, end := context.WithCancel(context.WithoutCancel(t.Context()))
 	p.end = end
 	go func() { p.Run(ctx); close(p.gone) }()
 	t.Cleanup(p.stop)
 	return p
+}
+
+// sleep suspends the machine.
+func (p *process) sleep(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slept += d
 }
 
 func (p *process) changes() int {

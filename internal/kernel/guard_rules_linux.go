@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"hash/fnv"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
@@ -133,17 +134,7 @@ func (g guard) build(conn *nftables.Conn) error {
 		conn.AddTable(table)
 	}
 	for _, s := range g.sets {
-		if !s.replaced {
-			if err := conn.AddSet(s.set, s.elements); err != nil {
-				return err
-			}
-			continue
-		}
-		if err := conn.AddSet(s.set, nil); err != nil {
-			return err
-		}
-		conn.FlushSet(s.set)
-		if err := conn.SetAddElements(s.set, s.elements); err != nil {
+		if err := s.build(conn); err != nil {
 			return err
 		}
 	}
@@ -158,6 +149,24 @@ func (g guard) build(conn *nftables.Conn) error {
 				Table: c.chain.Table, Chain: c.chain, Exprs: r.exprs,
 				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
 			})
+		}
+	}
+	return nil
+}
+
+// build queues the set and its elements, in messages that are short enough: the
+// length of an attribute, such as the list of elements, is a 16-bit number.
+func (s guardSet) build(conn *nftables.Conn) error {
+	const each = 500
+	if err := conn.AddSet(s.set, nil); err != nil {
+		return err
+	}
+	if s.replaced {
+		conn.FlushSet(s.set)
+	}
+	for elements := range slices.Chunk(s.elements, each) {
+		if err := conn.SetAddElements(s.set, elements); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -12,7 +12,8 @@ import (
 // they are a sorry server that is not needed. They stay at weight 0 until their
 // last connection has ended or the service's DrainTimeout has passed. One that
 // only its health keeps out is no such destination: nobody is served by waiting
-// for a server that is down. UDP has no connections to wait for.
+// for a server that is down. UDP has no connections to wait for, and a sorry
+// server is not waited for where clients would be refused meanwhile.
 //
 // Those that are still in the kernel are remembered also when their time is up,
 // so that a removal that fails does not start it anew; one that is wanted again
@@ -42,7 +43,9 @@ func (p *pass) isDropped(key netstate.DestinationKey) bool {
 	_, stays := p.desired.State.Services[key.Service]
 	_, desired := p.desired.State.Destinations[key]
 	_, wanted := p.want.Destinations[key] // a sorry server is not desired
-	return stays && !desired && !wanted && key.Service.Protocol != netstate.UDP
+	sorry, _, _ := p.desired.sorryServer(key.Service)
+	refuses := key == sorry && refusesAtZero(p.want.Services[key.Service])
+	return stays && !desired && !wanted && !refuses && key.Service.Protocol != netstate.UDP
 }
 
 // isIdle says whether a destination is known to have no connection. Those that

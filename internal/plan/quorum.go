@@ -112,14 +112,29 @@ func (p *pass) relieve() {
 
 // quiet takes new connections from all destinations of a service.
 func (p *pass) quiet(service netstate.ServiceKey) {
+	gone := service.Protocol == netstate.UDP || refusesAtZero(p.want.Services[service])
 	for key, destination := range p.want.Destinations {
 		switch {
 		case key.Service != service:
-		case service.Protocol == netstate.UDP:
+		case gone:
 			delete(p.want.Destinations, key)
 		default:
 			destination.Weight = 0
 			p.want.Destinations[key] = destination
 		}
+	}
+}
+
+// refusesAtZero says whether a service's scheduler refuses clients whose hash is
+// that of a destination at weight 0, instead of sending them to another one
+// (is_unavailable in the kernel's ip_vs_sh.c and ip_vs_mh.c; dh has no flags).
+func refusesAtZero(service netstate.Service) bool {
+	switch service.Scheduler {
+	case "sh", "mh":
+		return service.Flags&netstate.Fallback == 0
+	case "dh":
+		return true
+	default:
+		return false
 	}
 }

@@ -242,3 +242,57 @@ func TestADrainEndsWhenItsPolicySays(t *testing.T) {
 		})
 	}
 }
+
+// TestWhoWasAdoptedIsBackAtOnce has a sorry server step in before the first
+// verdict of a server that a director found with its full weight: that one has
+// been in service for long.
+func TestWhoWasAdoptedIsBackAtOnce(t *testing.T) {
+	desired := slowly(weights{testWeb1: 100, testWeb2: 100})
+	policy := desired.Policies[testWeb]
+	policy.Sorry, policy.Quorum = sorryAddr, 200
+	desired.Policies[testWeb] = policy
+	first := health.Down
+	verdict := func(probe health.Probe) health.Verdict {
+		return map[bool]health.Verdict{true: first, false: health.Unknown}[probe.Target.Addr == testWeb1.Addr]
+	}
+	state, memory, _ := Want(desired, observed(weights{testWeb1: 100, testWeb2: 100}, 0), verdict, Memory{}, noon)
+	if diff := cmp.Diff(weights{testWeb2: 0, webSorry: 100}, weightsOf(state), byValue...); diff != "" {
+		t.Errorf("weights while one is down (-want +got):\n%s", diff)
+	}
+	state, _, _ = Want(desired, observed(weightsOf(state), 0), allUp, memory, noon.Add(time.Second))
+	if diff := cmp.Diff(weights{testWeb1: 10, testWeb2: 100}, weightsOf(state), byValue...); diff != "" {
+		t.Errorf("weights when both are up (-want +got):\n%s", diff)
+	}
+}
+
+// TestNobodyAtWeight0RefusesClientsBesideASorryServer has schedulers that hash:
+// without the flag Fallback they send a client to the server of its hash or
+// nowhere.
+func TestNobodyAtWeight0RefusesClientsBesideASorryServer(t *testing.T) {
+	for name, tc := range map[string]struct {
+		service          netstate.Service
+		beside, wentAway weights
+	}{
+		"sh":               {netstate.Service{Scheduler: "sh"}, weights{webSorry: 1}, weights{testWeb1: 1, testWeb2: 1}},
+		"mh":               {netstate.Service{Scheduler: "mh", Flags: netstate.Port}, weights{webSorry: 1}, weights{testWeb1: 1, testWeb2: 1}},
+		"dh":               {netstate.Service{Scheduler: "dh"}, weights{webSorry: 1}, weights{testWeb1: 1, testWeb2: 1}},
+		"mh with Fallback": {netstate.Service{Scheduler: "mh", Flags: netstate.Fallback}, weights{webSorry: 1, testWeb1: 0}, weights{testWeb1: 1, testWeb2: 1, webSorry: 0}},
+		"wlc":              {netstate.Service{Scheduler: "wlc"}, weights{webSorry: 1, testWeb1: 0}, weights{testWeb1: 1, testWeb2: 1, webSorry: 0}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			desired := desiredOf(weights{testWeb1: 1, testWeb2: 1})
+			desired.State.Services[testWeb] = tc.service
+			desired.Policies[testWeb] = Policy{Quorum: 2, Sorry: sorryAddr, DrainTimeout: time.Minute}
+			desired.Unready[testWeb2] = "its pod is not Ready"
+			state, memory, _ := Want(desired, observed(weights{testWeb1: 1, testWeb2: 1}, 1), byPort(nil), Memory{}, noon)
+			if diff := cmp.Diff(tc.beside, weightsOf(state), byValue...); diff != "" {
+				t.Errorf("weights without a quorum (-want +got):\n%s", diff)
+			}
+			clear(desired.Unready)
+			state, _, _ = Want(desired, observed(weightsOf(state), 1), byPort(nil), memory, noon)
+			if diff := cmp.Diff(tc.wentAway, weightsOf(state), byValue...); diff != "" {
+				t.Errorf("weights with one again (-want +got):\n%s", diff)
+			}
+		})
+	}
+}

@@ -135,7 +135,8 @@ func drawWorld(t *rapid.T) *world {
 		verdicts: map[netip.Addr]health.Verdict{}, connections: map[netstate.DestinationKey]netstate.Connections{}, now: noon,
 	}
 	for _, service := range []netstate.ServiceKey{testWeb, testDNS} {
-		w.desired.State.Services[service] = netstate.Service{Scheduler: "wrr", PersistencePrefix: 32}
+		scheduler := rapid.SampledFrom([]string{"wrr", "wrr", "sh"}).Draw(t, "scheduler")
+		w.desired.State.Services[service] = netstate.Service{Scheduler: scheduler, PersistencePrefix: 32}
 		policy := Policy{
 			Quiesce:      rapid.Bool().Draw(t, "quiesce"),
 			DrainTimeout: time.Duration(rapid.IntRange(0, 2).Draw(t, "drain")) * 30 * time.Second,
@@ -228,7 +229,7 @@ func checkEnd(t *rapid.T, w *world, p *player) {
 		got, there := p.state.Destinations[key]
 		judged, _ := w.desired.Judge(key, w.verdict)
 		switch {
-		case sorry && (got.Weight > 0 || there && key.Service.Protocol == netstate.UDP):
+		case sorry && (got.Weight > 0 || there && (key.Service.Protocol == netstate.UDP || w.desired.State.Services[key.Service].Scheduler == "sh")):
 			t.Fatalf("%s is %+v beside the sorry server", key, got)
 		case sorry:
 		case judged == health.Up && got != destination:

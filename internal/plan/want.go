@@ -42,9 +42,10 @@ type Memory struct {
 //     to be put in first. A desired weight of 0 holds whatever the kernel has.
 //
 // While the quorum of a service is lost and it has a sorry server, that one is
-// in, and the others are at weight 0; those of UDP, which has no connections to
-// keep, are absent. Destinations that are leaving stay at weight 0 for a while,
-// see drain; so does the sorry server.
+// in, and the others are at weight 0. They are absent if it is a UDP service,
+// which has no connections to keep, or if its scheduler would refuse clients for
+// their sake. Destinations that are leaving stay at weight 0 for a while, see
+// drain; so does the sorry server.
 func Want(
 	desired Desired,
 	have netstate.Observation,
@@ -174,5 +175,5 @@ func (d Desired) policy(service netstate.ServiceKey) Policy {
 	if policy, ok := d.Policies[service]; ok {
 		return policy
 	}
-	return Policy{DrainTimeout: 30 * time.Second, Scale: 1, Quorum: 1}
+	return Policy{DrainTimeout: defaultDrainTimeout, Scale: 1, Quorum: 1}
 }

@@ -213,6 +213,24 @@ func (l *life) truthful(when string) {
 	})
 }
 
+// removal checks whether a VIP may be taken off now. Of others nothing can be
+// said: they may be taken off meanwhile.
+func (l *life) removal(netns string, vip netip.Addr) {
+	reports, _ := l.agent.Reports()
+	l.with(func() {
+		owners := l.owners(netns)
+		if len(owners) > 0 && time.Since(l.lastWanted(netns, vip)) < linger {
+			l.fault("%s was taken off lo of %q too early", vip, netns)
+		}
+		for _, r := range reports {
+			i := int(r.UID[0] - 'a')
+			if slices.Contains(owners, i) && l.live(i).ID == r.Sandbox && slices.Contains(r.VIPs, vip) {
+				l.fault("%s is reported of pod %s while it is taken off", vip, r.UID)
+			}
+		}
+	})
+}
+
 func (l *life) pass(history []step) {
 	for i, s := range history {
 		l.take(s)
@@ -273,14 +291,7 @@ func TestWhateverHappensPodsHaveWhatIsWantedAndAreLeftAsTheyWere(t *testing.T) {
 					l.fault("%s was put on lo of %q", vip, netns)
 				}
 			}
-			l.onRemoval(func(netns string, vip netip.Addr) {
-				l.with(func() {
-					if owned := len(l.owners(netns)) > 0; owned && time.Since(l.lastWanted(netns, vip)) < linger {
-						l.fault("%s was taken off lo of %q too early", vip, netns)
-					}
-				})
-				l.truthful("while a VIP is taken off")
-			})
+			l.onRemoval(l.removal)
 			l.agent = l.start(t)
 			synctest.Wait()
 			l.pass(history)

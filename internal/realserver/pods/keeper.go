@@ -78,25 +78,23 @@ func (k *keeper) attend(ctx context.Context) (err error) {
 		return fmt.Errorf("looking at the network namespace: %w", err)
 	}
 	k.adopt(state.Recorded)
-	for {
-		inner := realserver.Keeper{Host: host, Plan: k, Interval: k.interval, Log: k.log}
-		inner.Run(ctx)
-		if ctx.Err() != nil {
-			return ctx.Err()
-		}
-		if err := host.Restore(ctx); err != nil {
-			return fmt.Errorf("putting back what was found: %w", err)
-		}
-		if err := os.RemoveAll(k.stateDir); err != nil {
-			return fmt.Errorf("removing the record: %w", err)
-		}
-		if k.finish() {
-			return nil
-		}
+	inner := realserver.Keeper{Host: host, Plan: k, Interval: k.interval, Log: k.log}
+	inner.Run(ctx)
+	if ctx.Err() != nil {
+		return ctx.Err()
 	}
+	if err := host.Restore(ctx); err != nil {
+		return fmt.Errorf("putting back what was found: %w", err)
+	}
+	if err := os.RemoveAll(k.stateDir); err != nil {
+		return fmt.Errorf("removing the record: %w", err)
+	}
+	k.end()
+	return nil
 }
 
-// want replaces what is wanted. It makes no difference to a keeper that is over.
+// want replaces what is wanted. It makes no difference to a keeper that is over;
+// another one is started then.
 func (k *keeper) want(vips []VIP) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
@@ -108,11 +106,15 @@ func (k *keeper) want(vips []VIP) {
 // stop ends the keeper, which leaves everything in place. What was there is not
 // reported any more.
 func (k *keeper) stop() {
+	k.end()
+	k.cancel()
+}
+
+func (k *keeper) end() {
 	k.mu.Lock()
+	defer k.mu.Unlock()
 	k.over = true
 	k.outcome = realserver.Outcome{}
-	k.mu.Unlock()
-	k.cancel()
 }
 
 // ended says whether the keeper has let go of its namespace.
@@ -142,17 +144,6 @@ func (k *keeper) adopt(recorded []netip.Addr) {
 		k.tenancy.adopt(recorded, time.Now())
 		k.adopted = true
 	}
-}
-
-// finish says whether the keeper may end.
-func (k *keeper) finish() bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.over = len(k.tenancy.at(time.Now()).VIPs) == 0
-	if k.over {
-		k.outcome = realserver.Outcome{}
-	}
-	return k.over
 }
 
 // fail reports what keeps the keeper from its work.

@@ -20,7 +20,6 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
-	"github.com/lvs-operator/lvs-operator/internal/podnetns"
 	"github.com/lvs-operator/lvs-operator/internal/realserver/pods"
 )
 
@@ -440,83 +439,5 @@ func TestAPodThatCanHaveNoVIPIsLeftAlone(t *testing.T) {
 		p.says(t, problem("a", "s1", "own address", own1), complete("b", "s2", own2))
 		n.clean(t, "s1")
 		n.clean(t, "s2")
-	})
-}
-
-func TestARuntimeThatDoesNotAnswerChangesNothing(t *testing.T) {
-	try(t, func(t *testing.T, n *node, p *process) {
-		n.run("s1", "a", own1)
-		p.Want([]pods.Pod{pod("a", vip1)})
-		after(time.Second)
-		n.with(func() { n.down = errors.New("connection refused") })
-		after(time.Minute)
-		reports, err := p.Reports()
-		if err == nil || !strings.Contains(err.Error(), "refused") {
-			t.Errorf("Reports() = %v", err)
-		}
-		if diff := cmp.Diff([]netip.Addr{vip1}, reports[0].VIPs, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
-			t.Error(diff)
-		}
-		// What is wanted of pods that are known is done all the same.
-		p.Want([]pods.Pod{pod("a", vip1, vip2)})
-		after(time.Second)
-		n.has(t, "s1", vip1, vip2)
-		n.with(func() { n.down = nil })
-		after(pods.DefaultPoll + time.Second)
-		p.says(t, complete("a", "s1", own1, vip1, vip2))
-		if errs := strings.Count(p.log.String(), "level=ERROR"); errs != 1 {
-			t.Errorf("it was logged %d times", errs)
-		}
-	})
-}
-
-func TestStateOfASandboxThatIsGoneIsDeletedAfterAWhile(t *testing.T) {
-	try(t, func(t *testing.T, n *node, p *process) {
-		n.run("s1", "a", own1)
-		p.Want([]pods.Pod{pod("a", vip1)})
-		after(time.Second)
-		// A list that is incomplete once is not believed.
-		var all []podnetns.Sandbox
-		n.with(func() { all, n.sandboxes = n.sandboxes, nil })
-		after(pods.DefaultPoll + time.Second)
-		if !n.remembers("s1") {
-			t.Fatal("one list without the sandbox was believed")
-		}
-		n.with(func() { n.sandboxes = all })
-		after(pods.DefaultPoll + time.Second)
-		p.says(t, complete("a", "s1", own1, vip1))
-		n.kill("s1")
-		after(time.Minute)
-		if n.remembers("s1") {
-			t.Error("there is state of a sandbox that is gone")
-		}
-	})
-}
-
-func TestASandboxThatIsTakenDownIsLetGo(t *testing.T) {
-	try(t, func(t *testing.T, n *node, p *process) {
-		n.run("s1", "a", own1)
-		p.Want([]pods.Pod{pod("a", vip1)})
-		after(time.Second)
-		n.with(func() { n.sandboxes[0].Ready = false })
-		n.tell()
-		after(0)
-		p.says(t, problem("a", "", "no sandbox"))
-		n.with(func() {
-			if open := n.namespaces[netnsOf("s1")].open; open != 0 {
-				t.Errorf("its namespace is still open %d times", open)
-			}
-		})
-		n.has(t, "s1", vip1)
-	})
-}
-
-func TestWithoutEventsSandboxesAreLookedFor(t *testing.T) {
-	try(t, func(t *testing.T, n *node, p *process) {
-		p.Want([]pods.Pod{pod("a", vip1)})
-		after(time.Second)
-		n.run("s1", "a", own1)
-		after(pods.DefaultPoll)
-		p.says(t, complete("a", "s1", own1, vip1))
 	})
 }
