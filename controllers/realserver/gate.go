@@ -44,12 +44,9 @@ func (c *Controller) setGate(ctx context.Context, w *world, i int, wanted wants,
 	}
 	selection, selected := wanted[pod.UID]
 	report, before := found[pod.UID], gate(pod)
-	asked := conditions.Gate{Existing: before, Wanted: selection.addresses(), Problem: problemOf(report), Now: c.Now()}
+	asked := conditions.Gate{Existing: before, Wanted: selection.addresses(), Have: report.VIPs, Problem: problemOf(report), Now: c.Now()}
 	if selected {
 		asked.Selection = conditions.Selected
-	}
-	if report.Sandbox != "" {
-		asked.Have = report.VIPs
 	}
 	verdict := conditions.PodGate(asked)
 	if verdict.Status == corev1.ConditionTrue && (before == nil || before.Status != corev1.ConditionTrue) {

@@ -226,7 +226,7 @@ func TestNamespaceAllowsDirectors(t *testing.T) {
 func TestOtherBasesRender(t *testing.T) {
 	for base, want := range map[string][]string{
 		"config/crd":     {"CustomResourceDefinition"},
-		"config/samples": {"DirectorPool", "VirtualServer"},
+		"config/samples": {"Deployment", "DirectorPool", "Service", "VirtualServer"},
 	} {
 		kinds := map[string]bool{}
 		for key := range kustomize(t, base) {
