@@ -62,7 +62,8 @@ type AddressStatus struct {
 	Director string `json:"director,omitempty"`
 }
 
-// RealServerCounts count the real servers of a VirtualServer.
+// RealServerCounts count the real servers of a VirtualServer. A pod that has
+// addresses of both families is one real server.
 type RealServerCounts struct {
 	// total is how many there are, whatever their state, without those that are
 	// on their way out: pods that are being deleted, endpoints that go, and what

@@ -48,20 +48,43 @@ func enroll(in Outcome, s survey) roster {
 	}
 	var r roster
 	for addr, p := range s.places {
-		found := p.find()
-		r.entries = append(r.entries, entry{addr, p, found})
-		if !p.isLeaving() {
-			r.counts.Total++
+		r.entries = append(r.entries, entry{addr, p, p.find()})
+	}
+	r.counts = count(r.entries)
+	return r
+}
+
+// count counts the real servers. A pod with addresses of both families is one: it
+// is ready if both get connections, and drains if one does.
+func count(entries []entry) v1alpha1.RealServerCounts {
+	type server struct {
+		staying, draining, lacking bool
+		weight                     uint32
+	}
+	servers := make(map[string]server, len(entries))
+	for _, e := range entries {
+		name := cmp.Or(e.place.pod, e.addr.String())
+		s := servers[name]
+		s.staying = s.staying || !e.place.isLeaving()
+		s.draining = s.draining || e.found.state == v1alpha1.ObservedDraining
+		s.lacking = s.lacking || !e.place.getsConnections()
+		s.weight = max(s.weight, e.place.weight)
+		servers[name] = s
+	}
+	var counts v1alpha1.RealServerCounts
+	for _, s := range servers {
+		if s.staying {
+			counts.Total++
 		}
-		if found.state == v1alpha1.ObservedDraining {
-			r.counts.Draining++
+		if s.draining {
+			counts.Draining++
 		}
-		if p.getsConnections() {
-			r.counts.Ready++
-			r.counts.ReadyWeight += int32(p.weight)
+		if !s.lacking {
+			counts.Ready++
+			counts.ReadyWeight += int32(s.weight)
 		}
 	}
-	return r
+	return counts
 }
 
 // worst returns, worst first and then by address, as many as a status holds.

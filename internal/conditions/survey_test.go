@@ -325,6 +325,31 @@ func TestAThousandEndpoints(t *testing.T) {
 	}
 }
 
+func TestAPodOfTwoFamiliesCountsOnce(t *testing.T) {
+	for name, tc := range map[string]struct {
+		second health.Verdict
+		want   string
+	}{
+		"both up":        {health.Up, "2/2"},
+		"one of them up": {health.Down, "1/2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			f := newFarm(pods("192.168.11.200", "fd00:11::200"))
+			f.serve("192.168.11.200", 80, plan.Policy{},
+				member{addr: "10.244.0.1", pod: "web-a", weight: 3, verdict: health.Up}, member{addr: "10.244.0.2", pod: "web-b", weight: 1, verdict: health.Up})
+			f.serve("fd00:11::200", 80, plan.Policy{},
+				member{addr: "fd00:11::1", pod: "web-a", weight: 3, verdict: health.Up}, member{addr: "fd00:11::2", pod: "web-b", weight: 1, verdict: tc.second})
+			got := VirtualServer(f.out)
+			if got.Display.RealServers != tc.want || len(got.RealServers) != 4 {
+				t.Errorf("%s of %d addresses, want %s of 4", got.Display.RealServers, len(got.RealServers), tc.want)
+			}
+			if tc.second == health.Up && got.RealServerCounts.ReadyWeight != 4 {
+				t.Errorf("readyWeight is %d, want 4", got.RealServerCounts.ReadyWeight)
+			}
+		})
+	}
+}
+
 // TestOrderMakesNoDifference: neither that of the spec nor that of the status
 // before, nor the maps' own.
 func TestOrderMakesNoDifference(t *testing.T) {
@@ -376,16 +401,22 @@ func drawMember(t *rapid.T, addr string) member {
 
 // checkCounts checks what holds of every status that shows all its real servers.
 func checkCounts(t *rapid.T, status v1alpha1.VirtualServerStatus) {
-	counts := map[v1alpha1.ObservedState]int32{}
+	draining := map[string]bool{}
 	for _, server := range status.RealServers {
-		counts[server.State]++
+		if server.State == v1alpha1.ObservedDraining {
+			name := server.Pod
+			if name == "" {
+				name = server.Address
+			}
+			draining[name] = true
+		}
 		if strings.HasPrefix(server.Reason, "Not") && server.State == v1alpha1.ObservedUp {
 			t.Fatalf("%+v is left out and up", server)
 		}
 	}
 	have := status.RealServerCounts
-	if have.Draining != counts[v1alpha1.ObservedDraining] {
-		t.Fatalf("counts %+v, but %d are draining", have, counts[v1alpha1.ObservedDraining])
+	if have.Draining != int32(len(draining)) {
+		t.Fatalf("counts %+v, but %d are draining", have, len(draining))
 	}
 	if have.Ready > have.Total || have.Total > int32(len(status.RealServers)) {
 		t.Fatalf("counts %+v of %d real servers", have, len(status.RealServers))

@@ -33,8 +33,13 @@ const (
 // pods runs what takes pods as real servers, on one Deployment whose pods are on
 // the directors' segment.
 func pods(t *testing.T, s *suite) {
-	s.deploy(t, podFarm(farm, replicas))
 	s.create(t, servedByPods("pods", farm, podVIP, podVIP6))
+	s.deploy(t, podFarm(farm, 1))
+	// Starting all at once keeps an emulated node from all else for a minute.
+	for number := int32(1); number <= replicas; number++ {
+		s.scale(t, number)
+		s.awaitPods(t, "pods", number)
+	}
 	for _, scenario := range []struct {
 		name string
 		run  func(*testing.T, *suite)
@@ -120,7 +125,7 @@ func servedByPods(name, app string, vips ...string) *v1alpha1.VirtualServer {
 // no others are left.
 func (s *suite) awaitPods(t *testing.T, name string, want int32) {
 	t.Helper()
-	await(t, 4*time.Minute, func() string {
+	await(t, 5*time.Minute, func() string {
 		vs := s.get(t, name)
 		counts := vs.Status.RealServerCounts
 		if counts != nil && counts.Ready == want && counts.Total == want {
@@ -407,16 +412,19 @@ func killsPod(t *testing.T, s *suite) {
 	s.awaitPods(t, "pods", replicas)
 }
 
-func scalesPods(t *testing.T, s *suite) {
-	scale := func(to int) {
-		d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: farm}}
-		if err := s.api.Patch(t.Context(), d, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, to))); err != nil {
-			t.Fatal(err)
-		}
+// scale sets how many pods there are.
+func (s *suite) scale(t *testing.T, to int32) {
+	t.Helper()
+	d := &appsv1.Deployment{ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: farm}}
+	if err := s.api.Patch(t.Context(), d, client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"spec":{"replicas":%d}}`, to))); err != nil {
+		t.Fatal(err)
 	}
-	scale(0)
+}
+
+func scalesPods(t *testing.T, s *suite) {
+	s.scale(t, 0)
 	s.awaitCondition(t, "pods", v1alpha1.ConditionReady, v1alpha1.ReasonNoRealServers)
-	scale(replicas)
+	s.scale(t, replicas)
 	s.awaitPods(t, "pods", replicas)
 	s.ask(t, podVIP+":80", 2*replicas, replicas)
 }
