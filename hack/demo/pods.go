@@ -69,14 +69,21 @@ func farmDeployment() *appsv1.Deployment {
 						Name: "responder", Image: cluster.ResponderImage, ImagePullPolicy: corev1.PullIfNotPresent,
 						// Until every director knows that the pod leaves.
 						Args: []string{"--grace=5s"},
-						ReadinessProbe: &corev1.Probe{
-							ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/readyz", Port: intstr.FromInt32(80)}},
-							PeriodSeconds: 2, TimeoutSeconds: 5,
-						},
+						// Often until it is there, and seldom then: each takes the node
+						// some of its processors' time.
+						StartupProbe:   probe(1, 60),
+						ReadinessProbe: probe(10, 3),
 					}},
 				},
 			},
 		},
+	}
+}
+
+func probe(seconds, failures int32) *corev1.Probe {
+	return &corev1.Probe{
+		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/readyz", Port: intstr.FromInt32(80)}},
+		PeriodSeconds: seconds, TimeoutSeconds: 5, FailureThreshold: failures,
 	}
 }
 
