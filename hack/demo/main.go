@@ -61,7 +61,7 @@ func run(ctx context.Context, args []string) int {
 func show(ctx context.Context, o options, out io.Writer) (err error) {
 	config := cluster.Defaults(o.name)
 	// Pods on the directors' segment.
-	config.Directors, config.Workers, config.Pods = 2, 1, []cluster.PodNetwork{cluster.PodsBridge}
+	config.Directors, config.Workers, config.Pods = 2, 1, []cluster.PodNetwork{cluster.PodsMacvlan}
 	lab, err := cluster.Up(ctx, config, out)
 	if err != nil {
 		return err
