@@ -5,6 +5,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -191,13 +192,14 @@ func (s *suite) patchPod(t *testing.T, pod *corev1.Pod, patch string) {
 	}
 }
 
+// farmPods are those that stay.
 func (s *suite) farmPods(t *testing.T) []corev1.Pod {
 	t.Helper()
 	var list corev1.PodList
 	if err := s.api.List(t.Context(), &list, client.InNamespace("default"), client.MatchingLabels{"app": farm}); err != nil {
 		t.Fatal(err)
 	}
-	return list.Items
+	return slices.DeleteFunc(list.Items, func(pod corev1.Pod) bool { return !pod.DeletionTimestamp.IsZero() })
 }
 
 // scale sets how many pods there are.
