@@ -23,8 +23,9 @@ import (
 	"github.com/lvs-operator/lvs-operator/hack/load"
 )
 
-// podFarm is a Deployment of the lab's responder on the worker, with the gate.
-func podFarm(name string, number int32, changes ...func(*corev1.PodTemplateSpec)) *appsv1.Deployment {
+// podFarm is a Deployment of one pod of the lab's responder on the worker, with the
+// gate.
+func podFarm(name string, changes ...func(*corev1.PodTemplateSpec)) *appsv1.Deployment {
 	labels := map[string]string{"app": name}
 	template := corev1.PodTemplateSpec{
 		ObjectMeta: metav1.ObjectMeta{Labels: labels},
@@ -49,7 +50,7 @@ func podFarm(name string, number int32, changes ...func(*corev1.PodTemplateSpec)
 	return &appsv1.Deployment{
 		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
 		Spec: appsv1.DeploymentSpec{
-			Replicas: new(number),
+			Replicas: new(int32(1)),
 			Selector: &metav1.LabelSelector{MatchLabels: labels},
 			Template: template,
 			Strategy: appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{

@@ -38,7 +38,7 @@ const (
 func pods(t *testing.T, s *suite) {
 	before := s.nodeState(t, other)
 	s.create(t, servedByPods("pods", farm, podVIP, podVIP6))
-	s.deploy(t, podFarm(farm, 1))
+	s.deploy(t, podFarm(farm))
 	// Starting all at once keeps an emulated node from all else for a minute.
 	for number := int32(1); number <= replicas; number++ {
 		s.scale(t, number)
@@ -128,7 +128,7 @@ func addsVIP(t *testing.T, s *suite) {
 }
 
 func opensGate(t *testing.T, s *suite) {
-	s.deploy(t, podFarm("lonely", 1))
+	s.deploy(t, podFarm("lonely"))
 	pod := s.onePod(t, "lonely")
 	if gate := gateOf(pod); gate == nil || gate.Reason != v1alpha1.ReasonNotSelected {
 		t.Errorf("the gate of a pod that nobody selects is %+v, want reason %s", gate, v1alpha1.ReasonNotSelected)
@@ -140,7 +140,7 @@ func opensGate(t *testing.T, s *suite) {
 func namesGateway(t *testing.T, s *suite) {
 	const vip = "192.168.11.223"
 	for name, node := range map[string]string{"routed-own": lone, "routed-far": spare} {
-		s.deploy(t, podFarm(name, 1, func(template *corev1.PodTemplateSpec) {
+		s.deploy(t, podFarm(name, func(template *corev1.PodTemplateSpec) {
 			template.Spec.NodeSelector[corev1.LabelHostname] = node
 		}))
 	}
@@ -172,7 +172,7 @@ func namesGateway(t *testing.T, s *suite) {
 func givesPodBack(t *testing.T, s *suite) {
 	const vip = "192.168.11.224"
 	const found = `ip -o address show; cd /proc/sys/net; grep -H . ipv4/conf/*/arp_ignore ipv4/conf/*/arp_announce ipv4/conf/*/rp_filter ipv4/conf/*/accept_local`
-	s.deploy(t, podFarm("guest", 1))
+	s.deploy(t, podFarm("guest"))
 	pod := s.onePod(t, "guest")
 	before := s.inPod(t, pod, found)
 	vs := servedByPods("visited", "", vip)
