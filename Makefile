@@ -11,7 +11,7 @@ CLUSTER := $(GO) run ./hack/lab
 tool     = $$($(CLUSTER) tools $(1))
 
 # Packages whose tests need a kernel with IPVS: they run in a guest.
-KERNEL_PACKAGES := ./internal/kernel ./internal/kernel/kerneltest ./internal/announce ./internal/realserver ./cmd/realserver
+KERNEL_PACKAGES := ./internal/kernel ./internal/kernel/kerneltest ./internal/announce ./internal/realserver ./internal/realserver/pods ./cmd/realserver
 FUZZTIME ?= 10s
 
 ##@ Main
@@ -46,11 +46,12 @@ test-kernel: ## Run the tests that need a kernel with IPVS, in a guest.
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests on a lab of their own.
-	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 40m ./test/e2e/...
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 50m ./test/e2e/...
 
 .PHONY: e2e-all
-e2e-all: ## Run the end-to-end tests three times over on one lab, to find what fails now and then.
-	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 90m ./test/e2e/... -args -rounds 3
+e2e-all: ## Run the end-to-end tests twice over on one lab, and once with pods on a bridge.
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 90m ./test/e2e/... -args -rounds 2
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 60m -run 'TestE2E/^pods$$' ./test/e2e/... -args -pods bridge
 
 .PHONY: fuzz
 fuzz: ## Fuzz each decoder and parser for FUZZTIME.

@@ -20,12 +20,17 @@ const (
 	ConditionProgrammed = "Programmed"
 
 	// ConditionReady says whether clients are served: Programmed, and at least
-	// one real server gets new connections.
+	// one real server gets new connections, or as many as the quorum asks for.
 	//
 	// True: Ready. Unknown: Pending. False: NotAccepted, NotProgrammed,
-	// NoRealServers or AllRealServersDown. On a Director it says whether the
-	// director could serve: Ready, Starting, NoDirectorPool, IPVSUnavailable,
-	// KubeProxyIPVS or KernelError.
+	// NoRealServers, AllRealServersDown, QuorumLost, or what keeps every real
+	// server out: NotPrepared, NotAdjacent, ServicePortMismatch, PodNotUsable,
+	// RealServerNotAllowed or RealServerIsDirector.
+	//
+	// On a Director it says whether the director could serve: Ready, Starting,
+	// NoDirectorPool, IPVSUnavailable, KubeProxyIPVS or KernelError. On a
+	// RealServerNode it says whether the agent of the node has prepared every
+	// pod as VirtualServers want it: Ready, NotPrepared or CRIUnavailable.
 	ConditionReady = "Ready"
 )
 
@@ -84,7 +89,8 @@ const (
 	// and announced by it.
 	ReasonProgrammed = "Programmed"
 
-	// ReasonReady: clients are served; of a Director, it could serve.
+	// ReasonReady: clients are served; of a Director, it could serve; of a
+	// RealServerNode, all pods have the VIPs.
 	ReasonReady = "Ready"
 )
 
@@ -166,8 +172,61 @@ const (
 	ReasonNoRealServers = "NoRealServers"
 
 	// ReasonAllRealServersDown: health checks say of every real server that it
-	// does not answer.
+	// does not answer, or its pod that it is not ready.
 	ReasonAllRealServersDown = "AllRealServersDown"
+
+	// ReasonQuorumLost: fewer real servers are up than the quorum asks for. The
+	// message says how many, and whether the sorry server answers.
+	ReasonQuorumLost = "QuorumLost"
+)
+
+// Reasons why a real server is left out although the VirtualServer is accepted.
+// They begin the reason of its entry in status.realServers, and are the reason of
+// Ready=False if that is what is wrong with all of them.
+const (
+	// ReasonNotPrepared: the agent of the pod's node has not yet given the pod
+	// the VIP, or there is no agent on that node. Of a RealServerNode: some pods
+	// lack a VIP. Of a pod: it waits for a VIP.
+	ReasonNotPrepared = "NotPrepared"
+
+	// ReasonNotAdjacent: the active director reaches the real server by a gateway
+	// only, where direct routing does not reach.
+	ReasonNotAdjacent = "NotAdjacent"
+
+	// ReasonServicePortMismatch: the endpoint listens on another port than the one
+	// that clients connect to, and direct routing changes no port.
+	ReasonServicePortMismatch = "ServicePortMismatch"
+
+	// ReasonPodNotUsable: the pod's annotations, or its address, cannot be used. The
+	// message says why.
+	ReasonPodNotUsable = "PodNotUsable"
+)
+
+// Reasons of a RealServerNode's condition Ready besides those above.
+const (
+	// ReasonCRIUnavailable: the container runtime of the node does not tell which
+	// network namespaces its pods have.
+	ReasonCRIUnavailable = "CRIUnavailable"
+)
+
+// The readiness gate of pods, lvs-operator.io/real-server-ready: a pod that
+// declares it becomes Ready only when it has every VIP that VirtualServers
+// wanted of it at that moment. It is set on pods that declare it alone, and never
+// goes back to False because a VIP was added.
+const (
+	// PodConditionRealServerReady is the type of the condition.
+	PodConditionRealServerReady = "lvs-operator.io/real-server-ready"
+
+	// ReasonPrepared: the pod has the VIPs.
+	ReasonPrepared = "Prepared"
+
+	// ReasonNotSelected: no VirtualServer selects the pod, so it need not have
+	// any VIP.
+	ReasonNotSelected = "NotSelected"
+
+	// ReasonNotNeeded: only VirtualServers select the pod whose forwarding method
+	// needs no VIP on it, or that are refused.
+	ReasonNotNeeded = "NotNeeded"
 )
 
 // Reasons of a Director's conditions besides those above.

@@ -24,6 +24,7 @@ func AddToScheme(scheme *runtime.Scheme) error {
 		&VirtualServer{}, &VirtualServerList{},
 		&DirectorPool{}, &DirectorPoolList{},
 		&Director{}, &DirectorList{},
+		&RealServerNode{}, &RealServerNodeList{},
 	)
 	metav1.AddToGroupVersion(scheme, GroupVersion)
 	return nil

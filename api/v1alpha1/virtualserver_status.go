@@ -62,9 +62,12 @@ type AddressStatus struct {
 	Director string `json:"director,omitempty"`
 }
 
-// RealServerCounts count the real servers of a VirtualServer.
+// RealServerCounts count the real servers of a VirtualServer. A pod that has
+// addresses of both families is one real server.
 type RealServerCounts struct {
-	// total is how many there are, whatever their state.
+	// total is how many there are, whatever their state, without those that are
+	// on their way out: pods that are being deleted, endpoints that go, and what
+	// was taken off the list.
 	// +kubebuilder:validation:Minimum=0
 	// +required
 	Total int32 `json:"total"`
@@ -107,13 +110,16 @@ type RealServerStatus struct {
 	Weight int32 `json:"weight"`
 
 	// state is how the active director found it. Up: it gets new connections.
-	// Down: a health check says that it does not answer. Unknown: no verdict
-	// yet. Draining: it gets no new connections and keeps those it has.
-	// Disabled: it was removed by hand.
+	// Down: a health check says that it does not answer, its pod is not ready, or
+	// it is left out for what reason says. Unknown: no verdict yet, or its pod has
+	// not been given the VIPs yet. Draining: it gets no new connections and keeps
+	// those it has. Disabled: it was removed by hand, or its pod is being deleted
+	// and has no connection any more.
 	// +required
 	State ObservedState `json:"state,omitempty"`
 
-	// reason says why, in words.
+	// reason says why, in words. Of a real server that is left out it begins with
+	// NotPrepared, NotAdjacent, ServicePortMismatch or another reason of that kind.
 	// +kubebuilder:validation:MaxLength=256
 	// +optional
 	Reason string `json:"reason,omitempty"`
@@ -122,6 +128,11 @@ type RealServerStatus struct {
 	// knows.
 	// +optional
 	Since metav1.Time `json:"since,omitzero"`
+
+	// pod is the name of the pod that it is, in the VirtualServer's namespace.
+	// +kubebuilder:validation:MaxLength=253
+	// +optional
+	Pod string `json:"pod,omitempty"`
 }
 
 // ObservedState is how a director found a real server.

@@ -2,6 +2,7 @@ package v1alpha1
 
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // VirtualServer serves one or more virtual IP addresses (VIPs) through IPVS:
@@ -49,8 +50,12 @@ type VirtualServerList struct {
 // +kubebuilder:validation:XValidation:rule="self.addresses == oldSelf.addresses",message="addresses cannot be changed: make a new VirtualServer"
 // +kubebuilder:validation:XValidation:rule="self.directorPoolName == oldSelf.directorPoolName",message="directorPoolName cannot be changed: make a new VirtualServer"
 // +kubebuilder:validation:XValidation:rule="!has(self.schedulerFlags) || self.schedulerFlags.size() == 0 || self.scheduler in ['sh', 'mh']",message="schedulerFlags can be set only with the schedulers sh and mh"
-// +kubebuilder:validation:XValidation:rule="self.realServers.all(r, r.port == 0)",message="a real server's own port can be set only with a forwarding method that rewrites ports, which DR does not: leave port out"
-// +kubebuilder:validation:XValidation:rule="self.addresses.all(a, self.realServers.all(r, a.contains(':') == r.address.contains(':')))",message="with DR every real server must be of the same address family as every VIP"
+// +kubebuilder:validation:XValidation:rule="has(self.realServers) || has(self.podSelector) || has(self.serviceName)",message="say where the real servers come from: at least one of realServers, podSelector and serviceName is required"
+// +kubebuilder:validation:XValidation:rule="!has(self.slowStart) || !(self.scheduler in ['fo', 'ovf'])",message="slowStart cannot be set with the schedulers fo and ovf, which do not share connections by weight"
+// +kubebuilder:validation:XValidation:rule="!has(self.realServers) || self.realServers.all(r, r.port == 0)",message="a real server's own port can be set only with a forwarding method that rewrites ports, which DR does not: leave port out"
+// +kubebuilder:validation:XValidation:rule="!has(self.realServers) || self.addresses.all(a, self.realServers.all(r, a.contains(':') == r.address.contains(':')))",message="with DR every real server must be of the same address family as every VIP"
+// +kubebuilder:validation:XValidation:rule="!has(self.sorryServer) || self.addresses.all(a, a.contains(':') == self.sorryServer.address.contains(':'))",message="with DR the sorry server must be of the same address family as every VIP"
+// +kubebuilder:validation:XValidation:rule="!has(self.sorryServer) || !has(self.realServers) || !self.realServers.exists(r, r.address == self.sorryServer.address)",message="the sorry server cannot be one of the real servers"
 type VirtualServerSpec struct {
 	// directorPoolName names the DirectorPool whose directors serve this.
 	// It cannot be changed.
@@ -116,14 +121,40 @@ type VirtualServerSpec struct {
 	// +optional
 	Persistence *Persistence `json:"persistence,omitempty"`
 
-	// realServers are what answers. An empty list is allowed: then nothing
-	// answers, and the condition Ready says so.
+	// realServers are hosts that answer, by their addresses. At least one of
+	// realServers, podSelector and serviceName is required, and what they give
+	// is added up; a host that more than one gives counts once, as it is written
+	// down here. An empty list is allowed: then the condition Ready says that
+	// nothing answers.
 	// +listType=map
 	// +listMapKey=address
 	// +listMapKey=port
 	// +kubebuilder:validation:MaxItems=256
-	// +required
-	RealServers []RealServer `json:"realServers"`
+	// +optional
+	RealServers []RealServer `json:"realServers,omitzero"`
+
+	// podSelector selects pods of the namespace as real servers; {} selects
+	// them all. They must listen on the ports that clients connect to. A pod gets
+	// connections while it is Ready and the agent of its node has given it the
+	// VIPs, and none from the moment that it is being deleted. The pod's annotation
+	// lvs-operator.io/weight is its weight, 0 to 65535, and 1 without; with
+	// lvs-operator.io/state: Drained, on the pod or its node, it gets no new
+	// connections and keeps those it has. At most 64 labels and 64 expressions.
+	// +kubebuilder:validation:XValidation:rule="(!has(self.matchLabels) || self.matchLabels.size() <= 64) && (!has(self.matchExpressions) || self.matchExpressions.size() <= 64 && self.matchExpressions.all(e, !has(e.values) || e.values.size() <= 64))",message="must have at most 64 labels, 64 expressions and 64 values in each"
+	// +kubebuilder:validation:XValidation:rule="!has(self.matchExpressions) || self.matchExpressions.all(e, e.operator in ['In', 'NotIn'] ? has(e.values) && e.values.size() > 0 : e.operator in ['Exists', 'DoesNotExist'] && (!has(e.values) || e.values.size() == 0))",message="an expression's operator must be In or NotIn, with values, or Exists or DoesNotExist, without"
+	// +optional
+	PodSelector *metav1.LabelSelector `json:"podSelector,omitempty"`
+
+	// serviceName names a Service of the namespace whose endpoints are real
+	// servers, pods with the annotations of podSelector or others. The
+	// endpoints' port must be the one that clients connect to, since DR changes
+	// none: it is found by the port's name, or else by its number. Endpoints that
+	// are no pods must be allowed by the DirectorPool, as realServers must.
+	// +kubebuilder:validation:MinLength=1
+	// +kubebuilder:validation:MaxLength=63
+	// +kubebuilder:validation:Pattern=`^[a-z0-9]([-a-z0-9]*[a-z0-9])?$`
+	// +optional
+	ServiceName string `json:"serviceName,omitempty"`
 
 	// healthChecks are run by each director against every real server. A real
 	// server is up when all of them pass; the others get no new connections.
@@ -133,6 +164,118 @@ type VirtualServerSpec struct {
 	// +kubebuilder:validation:MaxItems=8
 	// +optional
 	HealthChecks []HealthCheck `json:"healthChecks,omitempty"`
+
+	// onFailure is what becomes of a real server that a health check, or its
+	// pod's readiness, says is down. Remove: it is taken out, and its open
+	// connections with it. Quiesce: it gets no new connections and keeps those it
+	// has, whoever they are of use to; a client that persistence ties to it stays
+	// with it. keepalived: inhibit_on_failure.
+	// +kubebuilder:default=Remove
+	// +optional
+	OnFailure OnFailure `json:"onFailure,omitempty"`
+
+	// quorum says how much of the real servers must be up for the VirtualServer
+	// to be Ready, and when the sorry server steps in. Left out, one that gets
+	// connections is enough.
+	// +optional
+	Quorum *Quorum `json:"quorum,omitempty"`
+
+	// sorryServer answers while the quorum is lost: it gets all new connections,
+	// and real servers that are up keep those they have. It comes in before the
+	// others are taken out, and leaves after they are back. Left out, what is up
+	// goes on.
+	// +optional
+	SorryServer *SorryServer `json:"sorryServer,omitempty"`
+
+	// drain says how long a real server that leaves keeps its connections. Left
+	// out, it is 30s.
+	// +optional
+	Drain *Drain `json:"drain,omitempty"`
+
+	// slowStart lets a real server that comes up begin with a small share of new
+	// connections. Left out, it has its full weight at once.
+	// +optional
+	SlowStart *SlowStart `json:"slowStart,omitempty"`
+}
+
+// OnFailure is what becomes of a real server that is down.
+//
+// +kubebuilder:validation:Enum=Remove;Quiesce
+type OnFailure string
+
+// What becomes of a real server that is down.
+const (
+	OnFailureRemove  OnFailure = "Remove"
+	OnFailureQuiesce OnFailure = "Quiesce"
+)
+
+// Quorum says how much of the real servers must be up. Of a VirtualServer with
+// several addresses or ports it holds for each address and port by itself.
+//
+// +kubebuilder:validation:XValidation:rule="!has(self.hysteresis) || type(self.minimumWeight) != int || self.hysteresis < int(self.minimumWeight)",message="hysteresis must be less than minimumWeight, else the quorum could never be lost"
+type Quorum struct {
+	// minimumWeight is the least sum of the weights of the real servers that are
+	// up: a number from 1, or a share, from "1%" to "100%" and rounded up, of the
+	// sum of all weights of real servers that are not left out. keepalived: quorum.
+	// +kubebuilder:validation:XIntOrString
+	// +kubebuilder:validation:MaxLength=4
+	// +kubebuilder:validation:XValidation:rule="type(self) == int ? int(self) >= 1 && int(self) <= 16777215 : string(self).matches('^([1-9][0-9]?|100)%$')",message="must be a number from 1 to 16777215, or a share from \"1%\" to \"100%\""
+	// +kubebuilder:default=1
+	// +optional
+	MinimumWeight intstr.IntOrString `json:"minimumWeight,omitzero"`
+
+	// hysteresis keeps the quorum from coming and going with a single real
+	// server: it is lost when the sum is below minimumWeight - hysteresis, or
+	// nothing is up, and is there again when the sum is at least minimumWeight +
+	// hysteresis, or all are up. It is a weight, also where minimumWeight is a
+	// share, and then counts as at most one less than what that comes to.
+	// keepalived: hysteresis.
+	// +kubebuilder:default=0
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=16777215
+	// +optional
+	Hysteresis int32 `json:"hysteresis"`
+}
+
+// SorryServer is the host that answers while the quorum is lost.
+type SorryServer struct {
+	// address is the sorry server's own address. The DirectorPool must allow it
+	// to this namespace, as a real server; it must have the VIPs as real servers
+	// have them. It is not checked.
+	// +required
+	Address IPAddress `json:"address,omitempty"`
+}
+
+// Drain says how long a real server that leaves keeps its connections.
+type Drain struct {
+	// timeout is how long a real server that is removed from the list, a pod that
+	// is being deleted or an endpoint that goes keeps the connections that it
+	// has, while it gets no new ones: 0s to 24h. It goes earlier when the last of
+	// them has ended. A pod's terminationGracePeriodSeconds should be no less.
+	// Clients of UDP have no connections to wait for: they are moved at once.
+	// +kubebuilder:default="30s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('24h')",message="must be from 0s to 24h"
+	// +optional
+	Timeout *metav1.Duration `json:"timeout,omitempty"`
+}
+
+// SlowStart lets a real server begin with a small share of new connections.
+type SlowStart struct {
+	// duration is how long a real server that comes up takes to get to its full
+	// weight, in even steps: 0s, which is no slow start, to 1h. While it is set
+	// the weights in the kernel are those of the spec times 100, or as much as 65535
+	// leaves room for, so that a weight of 1 can grow; the schedulers go by their
+	// ratio only. fo and ovf do not, and cannot have one.
+	// +kubebuilder:default="0s"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('0s') && duration(self) <= duration('1h')",message="must be from 0s to 1h"
+	// +optional
+	Duration metav1.Duration `json:"duration,omitzero"`
 }
 
 // Port is a port that is served on every address of a VirtualServer.
@@ -269,7 +412,7 @@ type RealServer struct {
 	// state takes a real server out of service by hand. Enabled: it serves.
 	// Drained: it gets no new connections and keeps those it has, whatever its
 	// weight. Disabled: it is removed, as if it were deleted from the list: its
-	// connections have up to 30 s to end.
+	// connections have until drain.timeout to end.
 	// +kubebuilder:default=Enabled
 	// +optional
 	State RealServerState `json:"state,omitempty"`
@@ -279,6 +422,18 @@ type RealServer struct {
 //
 // +kubebuilder:validation:Enum=Enabled;Drained;Disabled
 type RealServerState string
+
+// The annotations that say more of real servers that are not written down.
+const (
+	// AnnotationWeight on a pod is its weight as a real server, 0 to 65535.
+	AnnotationWeight = "lvs-operator.io/weight"
+	// AnnotationState on a pod, or on a node for all its pods, is the state of
+	// the real server: Enabled, Drained or Disabled.
+	AnnotationState = "lvs-operator.io/state"
+	// AnnotationDrainedServers on a VirtualServer lists addresses of real servers
+	// that are Drained, with commas between them.
+	AnnotationDrainedServers = "lvs-operator.io/drained-servers"
+)
 
 // The states that a user can put a real server into.
 const (

@@ -133,6 +133,7 @@ func (p programmer) Address(addr netip.Addr) conditions.Address {
 	outcome, _ := p.c.director.Outcome(netstate.Key{Addr: addr})
 	address := conditions.Address{
 		Programmed: outcome.Programmed, Failure: failureOf(outcome.Err), State: outcome.State, Draining: outcome.Draining,
+		QuorumLost: outcome.QuorumLost,
 	}
 	if p.c.director.Announces(addr) {
 		address.Director = p.c.options.node
@@ -145,7 +146,7 @@ func (p programmer) Site() virtualserver.Site {
 	local := p.c.director.Local()
 	site := virtualserver.Site{
 		Node: p.c.options.node, Pool: local.Pool, Interface: local.Interface, Source: local.Source,
-		Reserved: map[netip.Addr]string{},
+		Reserved: map[netip.Addr]string{}, Reach: p.c.director.Reach,
 	}
 	for _, addr := range local.Own {
 		site.Reserved[addr] = "an address of node " + site.Node

@@ -187,7 +187,8 @@ func (c *cluster) manage(ctx context.Context) error {
 // managed fields too.
 func keep(object any) (any, error) { return object, nil }
 
-// slimPod keeps of a pod what tells whether a director's process is there.
+// slimPod keeps of a pod what tells whether a director's process is there. Pods
+// of workloads are in a cache of their own (virtualserver.Workloads).
 func slimPod(object any) (any, error) {
 	pod, ok := object.(*corev1.Pod)
 	if !ok {
@@ -200,7 +201,8 @@ func slimPod(object any) (any, error) {
 	return slim, nil
 }
 
-// slimNode keeps of a node its labels, addresses, taints and readiness.
+// slimNode keeps of a node its labels and annotations (v1alpha1.AnnotationState is
+// one), addresses, taints and readiness.
 func slimNode(object any) (any, error) {
 	node, ok := object.(*corev1.Node)
 	if !ok {
@@ -225,7 +227,13 @@ func (c *cluster) setup(mgr ctrl.Manager) error {
 	})); err != nil {
 		return fmt.Errorf("adding the events of the director: %w", err)
 	}
-	planner := &virtualserver.Planner{Reader: mgr.GetClient(), Live: c.live, Director: programmer{c}, SiteChanged: sites}
+	workloads, err := virtualserver.NewWorkloads(mgr)
+	if err != nil {
+		return err
+	}
+	planner := &virtualserver.Planner{
+		Reader: mgr.GetClient(), Live: c.live, Director: programmer{c}, Workloads: workloads, SiteChanged: sites,
+	}
 	recorder := mgr.GetEventRecorder("lvs-director")
 	setups := []interface{ SetupWithManager(manager.Manager) error }{
 		&directorcontroller.Membership{
@@ -242,7 +250,7 @@ func (c *cluster) setup(mgr ctrl.Manager) error {
 		},
 		planner,
 		&virtualserver.Reporter{
-			Client: mgr.GetClient(), Director: programmer{c}, Changed: servers, Events: recorder, Now: time.Now,
+			Client: mgr.GetClient(), Director: programmer{c}, Changed: servers, Workloads: workloads, Events: recorder, Now: time.Now,
 		},
 	}
 	for _, s := range setups {

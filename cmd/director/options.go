@@ -3,7 +3,6 @@ package main
 import (
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -12,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/listen"
 )
 
 // options are the flags of the program.
@@ -76,7 +76,7 @@ func (o *options) validate() error {
 		}
 	}
 	for flag, address := range map[string]string{"metrics-bind-address": o.metrics, "health-bind-address": o.health} {
-		if _, err := listenAddress(address); err != nil {
+		if _, err := listen.Address(address); err != nil {
 			return fmt.Errorf("--%s %q: %w", flag, address, err)
 		}
 	}
@@ -84,34 +84,4 @@ func (o *options) validate() error {
 		o.podUID = fmt.Sprintf("%s-%d", o.node, os.Getpid())
 	}
 	return nil
-}
-
-// listenAddress returns what to listen on: a literal address and port, with or
-// without brackets, an empty host for all addresses, or nothing for "0".
-func listenAddress(s string) (string, error) {
-	if s == "0" {
-		return "", nil
-	}
-	if port, all := strings.CutPrefix(s, ":"); all {
-		s = "[::]:" + port
-	}
-	host, port, found := cutLast(s, ":")
-	if !found {
-		return "", fmt.Errorf("has no port")
-	}
-	addr, err := netip.ParseAddrPort("[" + strings.Trim(host, "[]") + "]:" + port)
-	if err != nil {
-		if addr, err = netip.ParseAddrPort(strings.Trim(host, "[]") + ":" + port); err != nil {
-			return "", fmt.Errorf("is no address and port")
-		}
-	}
-	return addr.String(), nil
-}
-
-func cutLast(s, sep string) (before, after string, found bool) {
-	i := strings.LastIndex(s, sep)
-	if i < 0 {
-		return s, "", false
-	}
-	return s[:i], s[i+len(sep):], true
 }

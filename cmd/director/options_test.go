@@ -69,19 +69,3 @@ func TestHelpIsNoMisuse(t *testing.T) {
 		t.Errorf("status %d, stdout %q, stderr %q", status, stdout.String(), stderr.String())
 	}
 }
-
-func TestListenAddress(t *testing.T) {
-	for text, want := range map[string]string{
-		"0": "", ":80": "[::]:80", "127.0.0.1:80": "127.0.0.1:80", "[10.0.0.1]:80": "10.0.0.1:80",
-		"[::1]:80": "[::1]:80", "[[fd00::1]]:80": "[fd00::1]:80", "fd00::1:80": "[fd00::1]:80",
-	} {
-		if got, err := listenAddress(text); got != want || err != nil {
-			t.Errorf("%q: %q, %v; want %q", text, got, err, want)
-		}
-	}
-	for _, text := range []string{"", "80", "127.0.0.1", "a:80", "127.0.0.1:", "127.0.0.1:65536", ":-1"} {
-		if got, err := listenAddress(text); err == nil {
-			t.Errorf("%q: %q", text, got)
-		}
-	}
-}

@@ -23,6 +23,7 @@ func outcomeOf(s director.Status) conditions.DirectorOutcome {
 		Address: s.Address, IPv6Address: s.IPv6Address, Interface: s.Link.Name, MAC: s.Link.MAC.String(),
 		KernelVersion:       s.Facts.Release,
 		ConnectionTableSize: int64(s.Facts.ConnectionTableSize),
+		RolePending:         s.RolePending,
 		TotalGroups:         1,
 		Counts: v1alpha1.DirectorCounts{
 			VirtualIPs: int32(s.VIPs), Services: int32(s.Services), Destinations: int32(s.Destinations),

@@ -2,13 +2,10 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net"
 	"net/http"
-	"time"
 
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
@@ -20,6 +17,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
 	"github.com/lvs-operator/lvs-operator/internal/director"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/listen"
 )
 
 // serve runs the director until ctx ends.
@@ -47,9 +45,9 @@ func serve(ctx context.Context, o options, stderr io.Writer) error {
 	group.Go(func() error { cluster.director.Run(ctx); return nil })
 	group.Go(func() error { cluster.run(ctx); return nil })
 	group.Go(func() error {
-		return listen(ctx, o.metrics, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
+		return listen.Serve(ctx, o.metrics, promhttp.HandlerFor(metrics.Registry, promhttp.HandlerOpts{}))
 	})
-	group.Go(func() error { return listen(ctx, o.health, healthHandler(cluster.director)) })
+	group.Go(func() error { return listen.Serve(ctx, o.health, healthHandler(cluster.director)) })
 	if err := group.Wait(); err != nil {
 		return err
 	}
@@ -78,42 +76,6 @@ func cleanup(ctx context.Context, o options, stdout io.Writer) error {
 	return nil
 }
 
-// listen serves HTTP until ctx ends. An address that cannot be listened on ends
-// the program: a director whose health nobody can ask would be killed for it
-// later, and then again and again.
-func listen(ctx context.Context, address string, handler http.Handler) error {
-	address, err := listenAddress(address)
-	if err != nil || address == "" {
-		return err
-	}
-	var config net.ListenConfig
-	listener, err := config.Listen(ctx, "tcp", address)
-	if err != nil {
-		return fmt.Errorf("listening: %w", err)
-	}
-	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second}
-	stop := context.AfterFunc(ctx, func() { _ = server.Close() })
-	defer stop()
-	if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving %s: %w", address, err)
-	}
-	return nil
-}
-
 // healthHandler answers the kubelet's probes. Neither asks the API server: a
 // director must not be restarted because that is away.
-func healthHandler(d *director.Director) http.Handler {
-	mux := http.NewServeMux()
-	answer := func(check func() error) http.HandlerFunc {
-		return func(w http.ResponseWriter, _ *http.Request) {
-			if err := check(); err != nil {
-				http.Error(w, err.Error(), http.StatusServiceUnavailable)
-				return
-			}
-			fmt.Fprintln(w, "ok")
-		}
-	}
-	mux.HandleFunc("GET /healthz", answer(d.Alive))
-	mux.HandleFunc("GET /readyz", answer(d.Ready))
-	return mux
-}
+func healthHandler(d *director.Director) http.Handler { return listen.Health(d.Alive, d.Ready) }

@@ -93,6 +93,14 @@ func TestWhatTheKernelRefusesIsCountedAndNamed(t *testing.T) {
 	}
 }
 
+func TestARoleThatIsPendingIsNotReported(t *testing.T) {
+	for _, pending := range []bool{true, false} {
+		if got := outcomeOf(director.Status{RolePending: pending}).RolePending; got != pending {
+			t.Errorf("pending: %t, want %t", got, pending)
+		}
+	}
+}
+
 func TestNewsAreNeverLostAndComeOnce(t *testing.T) {
 	n := newNews()
 	for range 3 {

@@ -1,5 +1,6 @@
-// Command realserver makes a host outside the cluster a real server for direct
-// routing: it puts VIPs on lo and keeps the host from answering ARP for them.
+// Command realserver makes real servers for direct routing: it puts VIPs on lo and
+// keeps the host from answering ARP for them. That is the host that it runs on,
+// outside the cluster; realserver agent does it for pods of a node.
 package main
 
 import (
@@ -13,6 +14,8 @@ import (
 	"syscall"
 
 	"github.com/spf13/pflag"
+
+	"github.com/lvs-operator/lvs-operator/cmd/realserver/agent"
 )
 
 const usage = `realserver makes this host a real server for direct routing: VIPs are on lo, and
@@ -23,6 +26,8 @@ Usage:
   realserver run --once --vip ADDRESS ...            set up and leave it so
   realserver stop                                    put everything back as it was found
   realserver status                                  show what is set up
+  realserver agent ...                               do it for the pods of a node of a cluster;
+                                                     realserver agent --help says more
 
 Exit status: 0 done; 1 failure; 2 misuse. Of status: 0 set up and complete; 3 not so;
 4 unknown.
@@ -47,6 +52,9 @@ func main() {
 
 // run returns the exit status.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "agent" {
+		return agent.Run(ctx, args[1:], stdout, stderr)
+	}
 	options, err := parse(args)
 	switch {
 	case errors.Is(err, pflag.ErrHelp):

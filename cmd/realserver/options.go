@@ -53,7 +53,9 @@ func parse(args []string) (options, error) {
 	commands := []string{"run", "stop", "status"}
 	switch rest := f.Args(); {
 	case len(rest) == 0:
-		return o, errors.New("name a command: run, stop or status; see --help")
+		return o, errors.New("name a command: run, stop, status or agent; see --help")
+	case rest[0] == "agent":
+		return o, errors.New("agent has flags of its own, which come after it; see realserver agent --help")
 	case !slices.Contains(commands, rest[0]):
 		return o, fmt.Errorf("unknown command %q; see --help", rest[0])
 	case len(rest) > 1:

@@ -10,6 +10,7 @@ func TestMisuseIsNamedInOneLine(t *testing.T) {
 	tests := map[string]struct{ args, want string }{
 		"no command":             {want: "name a command"},
 		"unknown command":        {args: "start --vip 192.0.2.1", want: `"start"`},
+		"flags before agent":     {args: "--log-level debug agent", want: "agent --help"},
 		"unknown argument":       {args: "run 192.0.2.1", want: `"192.0.2.1"`},
 		"unknown flag":           {args: "run --vips 192.0.2.1", want: "--vips"},
 		"no VIP":                 {args: "run", want: "at least one VIP"},

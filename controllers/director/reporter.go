@@ -123,6 +123,10 @@ func (r *Reporter) create(ctx context.Context, pool string, director *v1alpha1.D
 
 func (r *Reporter) report(ctx context.Context, director *v1alpha1.Director) (reconcile.Result, error) {
 	outcome := r.Director.Outcome()
+	if outcome.RolePending {
+		// What was last said is true still, or another director becomes active.
+		return reconcile.Result{RequeueAfter: reportEvery}, nil
+	}
 	outcome.Director, outcome.Now = director, r.Now()
 	wanted := conditions.Director(outcome)
 	if !conditions.DirectorDiffers(director, wanted) {

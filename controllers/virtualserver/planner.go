@@ -9,7 +9,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	"k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/workqueue"
 	"sigs.k8s.io/controller-runtime/pkg/builder"
@@ -50,33 +49,45 @@ type Planner struct {
 	Reader   client.Reader
 	Live     client.Reader
 	Director Programmer
+	// Workloads are filled as plans need them. Without, what needs them waits.
+	Workloads *Workloads
 	// SiteChanged has an event whenever Site returns something new.
 	SiteChanged <-chan event.TypedGenericEvent[netstate.Key]
+
+	// watch adds a source of keys to the planner while it runs.
+	watch func(source.TypedSource[netstate.Key]) error
 }
 
 // SetupWithManager starts the planner with the manager.
 func (p *Planner) SetupWithManager(mgr manager.Manager) error {
-	if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.VirtualServer{}, AddressIndex, indexAddresses); err != nil {
-		return fmt.Errorf("indexing VirtualServers by address: %w", err)
+	for name, index := range virtualServerIndexes() {
+		if err := mgr.GetFieldIndexer().IndexField(context.Background(), &v1alpha1.VirtualServer{}, name, index); err != nil {
+			return fmt.Errorf("indexing VirtualServers by %s: %w", name, err)
+		}
 	}
 	// The turn of the key of no VIP is that of all, and is repeated if it fails.
 	everything := handler.TypedEnqueueRequestsFromMapFunc(func(context.Context, client.Object) []netstate.Key { return []netstate.Key{synced} })
-	return builder.TypedControllerManagedBy[netstate.Key](mgr).
+	running, err := builder.TypedControllerManagedBy[netstate.Key](mgr).
 		Named("plan").
 		WithOptions(controller.TypedOptions[netstate.Key]{MaxConcurrentReconciles: 1}).
-		Watches(&v1alpha1.VirtualServer{}, handler.TypedEnqueueRequestsFromMapFunc(p.touched),
-			builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.VirtualServer{}, handler.TypedEnqueueRequestsFromMapFunc(p.touched), builder.WithPredicates(wantsChanged())).
 		Watches(&v1alpha1.DirectorPool{}, everything, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
 		Watches(&corev1.Namespace{}, handler.TypedEnqueueRequestsFromMapFunc(p.inNamespace),
 			builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&corev1.Node{}, everything, builder.WithPredicates(addressesChanged())).
+		Watches(&corev1.Node{}, handler.TypedEnqueueRequestsFromMapFunc(p.onNode), builder.WithPredicates(stateChanged())).
 		Watches(&v1alpha1.Director{}, everything, builder.WithPredicates(directorMoved())).
 		WatchesRawSource(source.TypedChannel(p.SiteChanged, handler.TypedFuncs[netstate.Key, netstate.Key]{
 			GenericFunc: func(_ context.Context, _ event.TypedGenericEvent[netstate.Key], queue workqueue.TypedRateLimitingInterface[netstate.Key]) {
 				queue.Add(synced)
 			},
 		})).
-		Complete(p)
+		Build(p)
+	if err != nil {
+		return fmt.Errorf("making the planner: %w", err)
+	}
+	p.watch = running.Watch
+	return nil
 }
 
 // synced is the key of no VIP. Its turn plans all keys, and says that they have
@@ -101,26 +112,48 @@ func (p *Planner) Reconcile(ctx context.Context, key netstate.Key) (reconcile.Re
 	if err != nil {
 		return reconcile.Result{}, err
 	}
+	complete := true
 	for _, key := range keys {
-		planned, err := p.plan(ctx, site, key)
+		done, err := p.plan(ctx, site, key)
 		if err != nil {
 			return reconcile.Result{}, err
 		}
-		if !planned {
+		if done == poolMissing {
 			return reconcile.Result{RequeueAfter: poolPatience}, nil
 		}
+		complete = complete && done == planned
 	}
-	p.Director.Synced(site.Pool)
+	if complete {
+		p.Director.Synced(site.Pool)
+	}
 	return reconcile.Result{}, nil
 }
 
+// progress is how far the planning of a key got.
+type progress int
+
+const (
+	// planned: the director has the plan.
+	planned progress = iota
+	// waiting: what the plan depends on is not there yet. All keys are planned
+	// when it is.
+	waiting
+	// poolMissing: there is no DirectorPool.
+	poolMissing
+)
+
 // plan hands the plan of a key to the director. It does not while there is no
-// DirectorPool: what is served stays for a while then, and the director's
-// membership decides.
-func (p *Planner) plan(ctx context.Context, site Site, key netstate.Key) (planned bool, err error) {
-	s, err := snapshot(ctx, p.Reader, site, site.Pool, key)
-	if err != nil || s.Pool == nil {
-		return false, err
+// DirectorPool (what is served stays for a while then, and the director's
+// membership decides), nor while not all is known that the plan depends on.
+func (p *Planner) plan(ctx context.Context, site Site, key netstate.Key) (progress, error) {
+	s, lacking, err := snapshot(ctx, p.Reader, p.Workloads, site, site.Pool, key)
+	switch {
+	case err != nil:
+		return waiting, err
+	case s.Pool == nil:
+		return poolMissing, nil
+	case lacking != 0:
+		return waiting, p.ask(lacking)
 	}
 	desired, rejections := plan.For(s)
 	for _, rejection := range rejections {
@@ -131,7 +164,17 @@ func (p *Planner) plan(ctx context.Context, site Site, key netstate.Key) (planne
 	} else {
 		p.Director.Program(desired)
 	}
-	return true, nil
+	return planned, nil
+}
+
+// ask begins to watch the kinds that nobody needed until now.
+func (p *Planner) ask(needed kinds) error {
+	for _, kind := range p.Workloads.ask(needed) {
+		if err := p.watch(p.source(kind)); err != nil {
+			return fmt.Errorf("watching what real servers are found by: %w", err)
+		}
+	}
+	return nil
 }
 
 // all lists every key that the API knows of the pool, and every key that the
@@ -194,7 +237,7 @@ func (p *Planner) Confirm(ctx context.Context) (map[netstate.Key]struct{}, error
 	}
 	wanted := map[netstate.Key]struct{}{}
 	for key, namers := range naming {
-		s, err := snapshot(ctx, p.Reader, site, site.Pool, key)
+		s, lacking, err := snapshot(ctx, p.Reader, p.Workloads, site, site.Pool, key)
 		if err != nil {
 			return nil, err
 		}
@@ -202,7 +245,7 @@ func (p *Planner) Confirm(ctx context.Context) (map[netstate.Key]struct{}, error
 			return nil, fmt.Errorf("there is no DirectorPool %s", site.Pool)
 		}
 		desired, _ := plan.For(s)
-		if len(desired.State.Services) > 0 || !knowsAll(s.VirtualServers, namers) {
+		if len(desired.State.Services) > 0 || lacking != 0 || !knowsAll(s.VirtualServers, namers) {
 			wanted[key] = struct{}{}
 		}
 	}
@@ -218,66 +261,6 @@ func knowsAll(servers []v1alpha1.VirtualServer, uids []types.UID) bool {
 		}
 	}
 	return true
-}
-
-// touched maps a VirtualServer to every key whose plan may depend on it: its
-// own, and those of whoever shares an address with it, and so on.
-func (p *Planner) touched(ctx context.Context, object client.Object) []netstate.Key {
-	vs, ok := object.(*v1alpha1.VirtualServer)
-	if !ok || vs.Spec.DirectorPoolName != p.Director.Site().Pool {
-		return nil
-	}
-	keys := map[netstate.Key]struct{}{}
-	for _, key := range plan.Keys(vs) {
-		if _, seen := keys[key]; seen {
-			continue
-		}
-		keys[key] = struct{}{}
-		neighbors, err := component(ctx, p.Reader, vs.Spec.DirectorPoolName, key)
-		if err != nil {
-			log.FromContext(ctx).Error(err, "Finding the VirtualServers that share an address", "virtualServer", client.ObjectKeyFromObject(vs))
-			continue
-		}
-		for i := range neighbors {
-			for _, other := range plan.Keys(&neighbors[i]) {
-				keys[other] = struct{}{}
-			}
-		}
-	}
-	return sortedKeys(keys)
-}
-
-func (p *Planner) inNamespace(ctx context.Context, object client.Object) []netstate.Key {
-	var list v1alpha1.VirtualServerList
-	if err := p.Reader.List(ctx, &list, client.InNamespace(object.GetName())); err != nil {
-		log.FromContext(ctx).Error(err, "Listing the VirtualServers of a namespace", "namespace", object.GetName())
-		return nil
-	}
-	keys := map[netstate.Key]struct{}{}
-	for i := range list.Items {
-		for _, key := range p.touched(ctx, &list.Items[i]) {
-			keys[key] = struct{}{}
-		}
-	}
-	return sortedKeys(keys)
-}
-
-// addressesChanged lets through what changes the addresses that nodes have.
-func addressesChanged() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		before, ok := e.ObjectOld.(*corev1.Node)
-		after, okAfter := e.ObjectNew.(*corev1.Node)
-		return !ok || !okAfter || !equality.Semantic.DeepEqual(before.Status.Addresses, after.Status.Addresses)
-	}}
-}
-
-// directorMoved lets through what changes which addresses are directors'.
-func directorMoved() predicate.Predicate {
-	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
-		before, ok := e.ObjectOld.(*v1alpha1.Director)
-		after, okAfter := e.ObjectNew.(*v1alpha1.Director)
-		return !ok || !okAfter || before.Status.Address != after.Status.Address
-	}}
 }
 
 // sortedKeys returns the keys in order.

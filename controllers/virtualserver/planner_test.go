@@ -32,8 +32,17 @@ func newClient(t *testing.T, objects ...client.Object) client.WithWatch {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
 		t.Fatal(err)
 	}
-	return fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...).
-		WithIndex(&v1alpha1.VirtualServer{}, AddressIndex, indexAddresses).Build()
+	builder := fake.NewClientBuilder().WithScheme(scheme).WithObjects(objects...)
+	for name, index := range virtualServerIndexes() {
+		builder.WithIndex(&v1alpha1.VirtualServer{}, name, index)
+	}
+	for _, kind := range every {
+		object, indexes := watched(kind)
+		for name, index := range indexes {
+			builder.WithIndex(object, name, index)
+		}
+	}
+	return builder.Build()
 }
 
 // world is what planning needs to accept VirtualServers of namespace shop.

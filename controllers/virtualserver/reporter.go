@@ -60,8 +60,10 @@ type Reporter struct {
 	// Changed has an event for each VIP whose outcome changed, and one of the
 	// zero Key when the director became active.
 	Changed <-chan event.TypedGenericEvent[netstate.Key]
-	Events  events.EventRecorder
-	Now     func() time.Time
+	// Workloads are those of the planner.
+	Workloads *Workloads
+	Events    events.EventRecorder
+	Now       func() time.Time
 
 	mu      sync.Mutex
 	written map[types.NamespacedName]time.Time
@@ -124,9 +126,13 @@ func (r *Reporter) Reconcile(ctx context.Context, request reconcile.Request) (re
 	if err != nil || !mine {
 		return reconcile.Result{}, err
 	}
-	outcome, err := r.outcome(ctx, &vs)
+	outcome, lacking, err := r.outcome(ctx, &vs)
 	if err != nil {
 		return reconcile.Result{}, err
+	}
+	if lacking != 0 {
+		// What is not planned yet is not reported yet either.
+		return reconcile.Result{RequeueAfter: urgentEvery}, nil
 	}
 	if len(vs.Status.Conditions) > 0 && r.underWay(outcome) {
 		return reconcile.Result{RequeueAfter: underWayLook}, nil
@@ -189,18 +195,19 @@ func (r *Reporter) mine(ctx context.Context, vs *v1alpha1.VirtualServer) (bool, 
 	return first == site.Pool, nil
 }
 
-// outcome gathers what became of a VirtualServer.
-func (r *Reporter) outcome(ctx context.Context, vs *v1alpha1.VirtualServer) (conditions.Outcome, error) {
-	outcome := conditions.Outcome{
+// outcome gathers what became of a VirtualServer. While something is lacking that
+// its plan depends on, nothing can be said of it.
+func (r *Reporter) outcome(ctx context.Context, vs *v1alpha1.VirtualServer) (outcome conditions.Outcome, lacking kinds, err error) {
+	outcome = conditions.Outcome{
 		VirtualServer: vs,
 		Addresses:     map[netip.Addr]conditions.Address{},
 		Report:        r.Director.Report,
 		Now:           r.Now(),
 	}
 	for _, key := range plan.Keys(vs) {
-		s, err := snapshot(ctx, r.Client, r.Director.Site(), vs.Spec.DirectorPoolName, key)
-		if err != nil {
-			return outcome, err
+		s, lacking, err := snapshot(ctx, r.Client, r.Workloads, r.Director.Site(), vs.Spec.DirectorPoolName, key)
+		if err != nil || lacking != 0 {
+			return outcome, lacking, err
 		}
 		desired, rejections := plan.For(s)
 		for i := range rejections {
@@ -212,7 +219,7 @@ func (r *Reporter) outcome(ctx context.Context, vs *v1alpha1.VirtualServer) (con
 		address.Desired = desired
 		outcome.Addresses[key.Addr] = address
 	}
-	return outcome, nil
+	return outcome, 0, nil
 }
 
 // early returns how long a write has to wait so that a VirtualServer that

@@ -20,6 +20,14 @@ import (
 // name.
 const AddressIndex = "spec.addresses"
 
+// The other field indexes of VirtualServers: by the Service that they name, and of
+// those that select pods.
+const (
+	serviceIndex  = "spec.serviceName"
+	selectorIndex = "spec.podSelector"
+	hasSelector   = "set"
+)
+
 // Site is what a plan needs to know of the node that it is for.
 type Site struct {
 	// Node is the node's name, Pool the DirectorPool that its director is in;
@@ -32,6 +40,28 @@ type Site struct {
 	// Reserved are addresses that no VIP may be, and what they are: the node's
 	// own, its gateways and the API server's.
 	Reserved map[netip.Addr]string
+	// Reach tells how the node gets to an address; false says that this is not
+	// known. Nil knows nothing.
+	Reach func(netip.Addr) (plan.Reach, bool)
+}
+
+// virtualServerIndexes returns the field indexes that planning needs.
+func virtualServerIndexes() map[string]client.IndexerFunc {
+	return map[string]client.IndexerFunc{
+		AddressIndex: indexAddresses,
+		serviceIndex: func(object client.Object) []string {
+			if vs, ok := object.(*v1alpha1.VirtualServer); ok && vs.Spec.ServiceName != "" {
+				return []string{vs.Spec.ServiceName}
+			}
+			return nil
+		},
+		selectorIndex: func(object client.Object) []string {
+			if vs, ok := object.(*v1alpha1.VirtualServer); ok && vs.Spec.PodSelector != nil {
+				return []string{hasSelector}
+			}
+			return nil
+		},
+	}
 }
 
 // indexAddresses returns the index values of a VirtualServer.
@@ -71,17 +101,23 @@ func component(ctx context.Context, reader client.Reader, pool string, key netst
 	return found, nil
 }
 
-// snapshot reads all that the plan of a key depends on.
-func snapshot(ctx context.Context, reader client.Reader, site Site, poolName string, key netstate.Key) (plan.Snapshot, error) {
+// snapshot reads all that the plan of a key depends on. Lacking are the kinds that
+// it depends on too and that are not there yet: without them nothing can be
+// planned, unless there is no DirectorPool, which nothing can be planned without
+// either.
+func snapshot(
+	ctx context.Context, reader client.Reader, workloads *Workloads, site Site, poolName string, key netstate.Key,
+) (s plan.Snapshot, lacking kinds, err error) {
 	servers, err := component(ctx, reader, poolName, key)
 	if err != nil {
-		return plan.Snapshot{}, err
+		return plan.Snapshot{}, 0, err
 	}
-	s := plan.Snapshot{
+	s = plan.Snapshot{
 		Key:            key,
 		VirtualServers: servers,
 		Interface:      site.Interface,
 		Source:         site.Source,
+		Reach:          site.Reach,
 	}
 	pool := &v1alpha1.DirectorPool{}
 	err = reader.Get(ctx, types.NamespacedName{Name: poolName}, pool)
@@ -89,16 +125,25 @@ func snapshot(ctx context.Context, reader client.Reader, site Site, poolName str
 	case err == nil:
 		s.Pool = pool
 	case client.IgnoreNotFound(err) != nil:
-		return plan.Snapshot{}, fmt.Errorf("reading DirectorPool %s: %w", poolName, err)
+		return plan.Snapshot{}, 0, fmt.Errorf("reading DirectorPool %s: %w", poolName, err)
 	}
 	if s.NamespaceLabels, err = namespaceLabels(ctx, reader, servers); err != nil {
-		return plan.Snapshot{}, err
+		return plan.Snapshot{}, 0, err
 	}
-	if s.Reserved, err = reserved(ctx, reader, site); err != nil {
-		return plan.Snapshot{}, err
+	if s.Reserved, s.NodeStates, err = fromNodes(ctx, reader, site); err != nil {
+		return plan.Snapshot{}, 0, err
 	}
-	s.Directors, err = directorAddresses(ctx, reader, poolName)
-	return s, err
+	if s.Directors, err = directorAddresses(ctx, reader, poolName); err != nil {
+		return plan.Snapshot{}, 0, err
+	}
+	needed := needs(servers)
+	if needed == 0 || s.Pool == nil {
+		return s, 0, nil
+	}
+	if lacking = workloads.lacking(needed); lacking != 0 {
+		return s, lacking, nil
+	}
+	return s, 0, workloads.gather(ctx, &s)
 }
 
 func namespaceLabels(ctx context.Context, reader client.Reader, servers []v1alpha1.VirtualServer) (map[string]map[string]string, error) {
@@ -117,14 +162,19 @@ func namespaceLabels(ctx context.Context, reader client.Reader, servers []v1alph
 	return labels, nil
 }
 
-// reserved returns the site's reserved addresses and those of every node.
-func reserved(ctx context.Context, reader client.Reader, site Site) (map[netip.Addr]string, error) {
+// fromNodes returns the site's reserved addresses and those of every node, and
+// the states that nodes put their pods into.
+func fromNodes(ctx context.Context, reader client.Reader, site Site) (all map[netip.Addr]string, states map[string]string, err error) {
 	var nodes corev1.NodeList
-	if err := reader.List(ctx, &nodes); err != nil {
-		return nil, fmt.Errorf("listing nodes: %w", err)
+	if err := reader.List(ctx, &nodes, client.UnsafeDisableDeepCopy); err != nil {
+		return nil, nil, fmt.Errorf("listing nodes: %w", err)
 	}
-	all := make(map[netip.Addr]string, len(site.Reserved)+len(nodes.Items))
-	for _, node := range nodes.Items {
+	all, states = make(map[netip.Addr]string, len(site.Reserved)+len(nodes.Items)), map[string]string{}
+	for i := range nodes.Items {
+		node := &nodes.Items[i]
+		if state, set := node.Annotations[v1alpha1.AnnotationState]; set {
+			states[node.Name] = state
+		}
 		for _, address := range node.Status.Addresses {
 			if addr, err := netip.ParseAddr(address.Address); err == nil {
 				all[addr.Unmap()] = "an address of node " + node.Name
@@ -136,7 +186,7 @@ func reserved(ctx context.Context, reader client.Reader, site Site) (map[netip.A
 			all[addr] = what
 		}
 	}
-	return all, nil
+	return all, states, nil
 }
 
 // directorAddresses returns the addresses of the directors of the pool.

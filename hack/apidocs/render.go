@@ -154,6 +154,8 @@ func typeOf(field schema) string {
 		return strings.Join(choices, " ")
 	case field.Format == "date-time":
 		return "time"
+	case field.XIntOrString:
+		return "integer or string"
 	default:
 		return field.Type
 	}

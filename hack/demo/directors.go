@@ -53,7 +53,7 @@ func (s *stage) awaitHolder(ctx context.Context, node string) error {
 func (s *stage) stopDirector(ctx context.Context) (step, error) {
 	from := time.Now()
 	var pods corev1.PodList
-	if err := s.api.List(ctx, &pods, client.InNamespace(deploy.Namespace)); err != nil {
+	if err := s.api.List(ctx, &pods, client.InNamespace(deploy.Namespace), deploy.DirectorPods()); err != nil {
 		return step{}, fmt.Errorf("listing the directors' pods: %w", err)
 	}
 	for i := range pods.Items {

@@ -93,7 +93,10 @@ func newStage(ctx context.Context, d *deploy.Deployment, out io.Writer) (*stage,
 	if err := s.apply(ctx); err != nil {
 		return nil, err
 	}
-	return s, s.awaitHolder(ctx, master)
+	if err := s.awaitHolder(ctx, master); err != nil {
+		return nil, err
+	}
+	return s, s.deployFarm(ctx)
 }
 
 // apply creates the classic VirtualServer and waits until it is Ready.
@@ -140,7 +143,7 @@ func (s *stage) play(ctx context.Context) ([]step, error) {
 	fmt.Fprintf(s.out, "%-16s %9s %7s %6s %6s %10s  %s\n", "STEP", "REQUESTS", "FAILED", "RS1", "RS2", "OUTAGE", "")
 	var steps []step
 	for _, play := range []func(context.Context) (step, error){
-		s.forwarding, s.failure, s.recovery, s.stopDirector, s.failDirector, s.returnDirector,
+		s.forwarding, s.failure, s.recovery, s.servePods, s.restartPods, s.stopDirector, s.failDirector, s.returnDirector,
 	} {
 		done, err := play(ctx)
 		if err != nil {
@@ -159,6 +162,10 @@ func remark(s step) string {
 		return fmt.Sprintf("rs1 was stopped, and taken out after %.1f s", float64(*s.TakenOutAfterMs)/1000)
 	case s.PutBackAfterMs != nil:
 		return fmt.Sprintf("rs1 was started, and put back after %.1f s", float64(*s.PutBackAfterMs)/1000)
+	case s.Step == podsServe:
+		return fmt.Sprintf("the second VIP: %d pods answer", len(s.PerServer))
+	case s.Step == podsRestart:
+		return fmt.Sprintf("the Deployment was restarted: %d pods answered", len(s.PerServer))
 	case s.Step == directorStop:
 		return "the pod of the active director was deleted, and took the VIP back when it was there again"
 	case s.Step == directorFailure:
@@ -224,11 +231,14 @@ func (s *stage) summary(ctx context.Context, name string, from time.Time) (step,
 	if err := pause(ctx, load.Timeout+100*time.Millisecond); err != nil {
 		return step{}, err
 	}
-	sum := load.Summarize(s.recorder.Results(from, to))
+	return stepOf(name, load.Summarize(s.recorder.Results(from, to))), nil
+}
+
+func stepOf(name string, sum load.Summary) step {
 	return step{
 		Step: name, Requests: sum.Requests, Failed: sum.Failed,
 		PerServer: sum.PerServer, OutageMs: sum.Outage.Milliseconds(),
-	}, nil
+	}
 }
 
 // awaitDestination waits until the director's kernel has, or no longer has, a

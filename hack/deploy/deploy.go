@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lvs-operator/lvs-operator/hack/image/assemble"
 	"github.com/lvs-operator/lvs-operator/hack/lab/cluster"
@@ -33,6 +34,11 @@ const (
 
 	repository = "lvs-operator.local/lvs-operator"
 )
+
+// DirectorPods tells the directors' pods from the others of the namespace.
+func DirectorPods() client.MatchingLabels {
+	return client.MatchingLabels{"app.kubernetes.io/component": "director"}
+}
 
 // Deployment is the operator in a lab.
 type Deployment struct {
@@ -83,13 +89,7 @@ func New(ctx context.Context, lab *cluster.Lab, progress io.Writer) (*Deployment
 	if d.tag, err = writeImage(archive, image); err != nil {
 		return nil, err
 	}
-	var directors []string
-	for _, node := range lab.Config().Nodes() {
-		if node.Director {
-			directors = append(directors, node.Name)
-		}
-	}
-	return d, lab.Load(ctx, archive, directors...)
+	return d, lab.Load(ctx, archive)
 }
 
 // writeImage writes the image's archive and returns its tag, which is made of

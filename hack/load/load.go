@@ -3,6 +3,7 @@
 package load
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,9 @@ type Options struct {
 	Network string
 	// Rate is how many requests are begun a second.
 	Rate int
-	Dial Dial
+	// Timeout is when a request has failed; 0 is Timeout.
+	Timeout time.Duration
+	Dial    Dial
 }
 
 // Timeout is when a request has failed: a SYN that was lost is sent again after
@@ -38,7 +41,7 @@ type Result struct {
 	Took  time.Duration
 	// Server is the name that answered.
 	Server string
-	// Err is why there was no complete answer within Timeout.
+	// Err is why there was no complete answer in time.
 	Err error
 }
 
@@ -72,7 +75,7 @@ func Start(ctx context.Context, options Options) (r *Recorder, wait func()) {
 
 func (r *Recorder) request(ctx context.Context) {
 	start := time.Now()
-	ctx, done := context.WithDeadline(ctx, start.Add(Timeout))
+	ctx, done := context.WithDeadline(ctx, start.Add(cmp.Or(r.options.Timeout, Timeout)))
 	defer done()
 	result := Result{Start: start}
 	if r.options.Network == "udp" {

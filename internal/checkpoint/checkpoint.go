@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -20,7 +21,7 @@ import (
 // Version is the version of the file's schema. It grows with every change of
 // what is stored: a director refuses every other version and starts without a
 // checkpoint then, which costs it something only while the API server is away.
-const Version = 3
+const Version = 4
 
 // Checkpoint is what is kept.
 type Checkpoint struct {
@@ -55,6 +56,33 @@ type Key struct {
 	State  netstate.State `json:"state"`
 	Checks []Check        `json:"checks,omitempty"`
 	Owners []Owner        `json:"owners,omitempty"`
+	// Policies of its services, each at most once.
+	Policies []Policy `json:"policies,omitempty"`
+	// Unready are destinations that are to get no new connections.
+	Unready []Unready `json:"unready,omitempty"`
+	// Links are the interfaces, other than the announcement interface, by which
+	// its real servers are reached.
+	Links []string `json:"links,omitempty"`
+}
+
+// Policy is how a service deals with real servers that are down, come up or
+// leave. Durations are stored in nanoseconds, weights as State has them.
+type Policy struct {
+	Service      netstate.ServiceKey `json:"service"`
+	Quiesce      bool                `json:"quiesce,omitempty"`
+	DrainTimeout time.Duration       `json:"drainTimeout"`
+	SlowStart    time.Duration       `json:"slowStart,omitempty"`
+	Scale        uint32              `json:"scale"`
+	Quorum       uint64              `json:"quorum"`
+	Hysteresis   uint64              `json:"hysteresis,omitempty"`
+	// Sorry is the sorry server, if there is one.
+	Sorry netip.Addr `json:"sorry,omitzero"`
+}
+
+// Unready is a destination that is to get no new connections, with why.
+type Unready struct {
+	Destination netstate.DestinationKey `json:"destination"`
+	Why         string                  `json:"why"`
 }
 
 // Check is one check of one destination.
@@ -265,6 +293,30 @@ func (k Key) validate() error {
 		if owner.Service.Key != k.Key {
 			return fmt.Errorf("VirtualServer %s/%s owns a service of another key", owner.Namespace, owner.Name)
 		}
+	}
+	return k.validatePolicies()
+}
+
+func (k Key) validatePolicies() error {
+	seen := map[netstate.ServiceKey]bool{}
+	for _, policy := range k.Policies {
+		switch {
+		case policy.Service.Key != k.Key:
+			return fmt.Errorf("the policy of %s is of another key", policy.Service)
+		case seen[policy.Service]:
+			return fmt.Errorf("the policy of %s is there twice", policy.Service)
+		case policy.DrainTimeout < 0 || policy.SlowStart < 0:
+			return fmt.Errorf("the policy of %s has a negative duration", policy.Service)
+		}
+		seen[policy.Service] = true
+	}
+	for _, unready := range k.Unready {
+		if unready.Destination.Service.Key != k.Key {
+			return fmt.Errorf("%s, which is not ready, is of another key", unready.Destination)
+		}
+	}
+	if slices.Contains(k.Links, "") {
+		return errors.New("it has an interface without a name")
 	}
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,12 @@ func example() Checkpoint {
 				},
 			}},
 			Owners: []Owner{{Service: service, Namespace: "shop", Name: "web"}},
+			Policies: []Policy{{
+				Service: service, Quiesce: true, DrainTimeout: 30 * time.Second, SlowStart: time.Minute,
+				Scale: 100, Quorum: 200, Hysteresis: 50, Sorry: netip.MustParseAddr("10.0.0.99"),
+			}},
+			Unready: []Unready{{Destination: destination, Why: "the pod is not Ready"}},
+			Links:   []string{"veth0"},
 		}},
 		Election: Election{LeaseDuration: 3 * time.Second, NeverPreempt: true, PreemptionDelay: 5 * time.Second},
 		Groups:   []Group{{Group: 0, Epoch: 7, Active: true, Previous: "node-b"}},
@@ -52,9 +59,9 @@ func example() Checkpoint {
 	}
 }
 
-// versionThree is a file of schema version 3. It must go on being read until
+// versionFour is a file of schema version 4. It must go on being read until
 // Version is another one: who changes what is stored has to raise that.
-const versionThree = `{"version":3,"pool":"default","nodeName":"node-a",` +
+const versionFour = `{"version":4,"pool":"default","nodeName":"node-a",` +
 	`"node":{"Interface":"eth0","Guard":true,"Timeouts":{"TCP":900000000000,"TCPFin":0,"UDP":0}},` +
 	`"election":{"leaseDuration":3000000000,"neverPreempt":true,"preemptionDelay":5000000000},` +
 	`"keys":[{"key":{"Addr":"192.0.2.1","Mark":0},` +
@@ -65,7 +72,11 @@ const versionThree = `{"version":3,"pool":"default","nodeName":"node-a",` +
 	`"schedule":{"interval":2000000000,"timeout":1000000000,"retryInterval":1000000000,` +
 	`"failureThreshold":3,"successThreshold":2},"initiallyUp":true}],` +
 	`"owners":[{"service":{"Key":{"Addr":"192.0.2.1","Mark":0},"Protocol":6,"Port":80},` +
-	`"namespace":"shop","name":"web"}]}],` +
+	`"namespace":"shop","name":"web"}],` +
+	`"policies":[{"service":{"Key":{"Addr":"192.0.2.1","Mark":0},"Protocol":6,"Port":80},"quiesce":true,` +
+	`"drainTimeout":30000000000,"slowStart":60000000000,"scale":100,"quorum":200,"hysteresis":50,"sorry":"10.0.0.99"}],` +
+	`"unready":[{"destination":{"Service":{"Key":{"Addr":"192.0.2.1","Mark":0},"Protocol":6,"Port":80},` +
+	`"Addr":"10.0.0.7","Port":80},"why":"the pod is not Ready"}],"links":["veth0"]}],` +
 	`"groups":[{"group":0,"epoch":7,"active":true,"previous":"node-b"}],` +
 	`"peers":[{"node":"node-b","addr":"192.0.2.12","ipv6Addr":"2001:db8::12","mac":"02:00:00:00:00:0b","live":true}]}` + "\n"
 
@@ -78,7 +89,7 @@ func TestTheFormatIsThatOfItsVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(versionThree, string(data)); diff != "" {
+	if diff := cmp.Diff(versionFour, string(data)); diff != "" {
 		t.Errorf("the file (-want +got):\n%s", diff)
 	}
 	got, err := Load(path)
@@ -92,30 +103,36 @@ func TestTheFormatIsThatOfItsVersion(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	valid := func(old, replacement string) string {
-		if !strings.Contains(versionThree, old) {
+		if !strings.Contains(versionFour, old) {
 			t.Fatalf("the file has no %s", old)
 		}
-		return strings.Replace(versionThree, old, replacement, 1)
+		return strings.Replace(versionFour, old, replacement, 1)
 	}
 	cases := map[string]struct {
 		content string
 		want    error
 	}{
-		"another version":              {content: valid(`"version":3`, `"version":2`), want: ErrVersion},
+		"another version":              {content: valid(`"version":4`, `"version":3`), want: ErrVersion},
 		"no version":                   {content: `{"pool":"default"}`, want: ErrVersion},
 		"an empty file":                {content: "", want: ErrCorrupt},
-		"half a file":                  {content: versionThree[:len(versionThree)/2], want: ErrCorrupt},
+		"half a file":                  {content: versionFour[:len(versionFour)/2], want: ErrCorrupt},
 		"something else":               {content: "[1,2,3]", want: ErrCorrupt},
-		"more than one value":          {content: versionThree + "{}", want: ErrCorrupt},
+		"more than one value":          {content: versionFour + "{}", want: ErrCorrupt},
 		"a field of a later version":   {content: valid(`"pool"`, `"color":"red","pool"`), want: ErrCorrupt},
 		"a state that is none":         {content: valid("guard 192", "guard x192"), want: ErrCorrupt},
 		"a key without a state":        {content: valid(`"state":"guard`, `"name":"guard`), want: ErrCorrupt},
-		"a null state":                 {content: `{"version":3,"keys":[{"key":{"Addr":"192.0.2.1"},"state":null}]}`, want: ErrCorrupt},
-		"a key without a name":         {content: `{"version":3,"keys":[{"key":{"Addr":""},"state":""}]}`, want: ErrCorrupt},
-		"a key with two names":         {content: `{"version":3,"keys":[{"key":{"Addr":"192.0.2.1","Mark":3},"state":""}]}`, want: ErrCorrupt},
-		"a key twice":                  {content: `{"version":3,"keys":[{"key":{"Mark":3},"state":""},{"key":{"Mark":3},"state":""}]}`, want: ErrCorrupt},
+		"a null state":                 {content: `{"version":4,"keys":[{"key":{"Addr":"192.0.2.1"},"state":null}]}`, want: ErrCorrupt},
+		"a key without a name":         {content: `{"version":4,"keys":[{"key":{"Addr":""},"state":""}]}`, want: ErrCorrupt},
+		"a key with two names":         {content: `{"version":4,"keys":[{"key":{"Addr":"192.0.2.1","Mark":3},"state":""}]}`, want: ErrCorrupt},
+		"a key twice":                  {content: `{"version":4,"keys":[{"key":{"Mark":3},"state":""},{"key":{"Mark":3},"state":""}]}`, want: ErrCorrupt},
 		"a check of another key":       {content: valid(`"destination":{"Service":{"Key":{"Addr":"192.0.2.1"`, `"destination":{"Service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
 		"an owner of another key":      {content: valid(`"owners":[{"service":{"Key":{"Addr":"192.0.2.1"`, `"owners":[{"service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
+		"a policy of another key":      {content: valid(`"policies":[{"service":{"Key":{"Addr":"192.0.2.1"`, `"policies":[{"service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
+		"a policy twice":               {content: valid(`"policies":[`, `"policies":[{"service":{"Key":{"Addr":"192.0.2.1","Mark":0},"Protocol":6,"Port":80}},`), want: ErrCorrupt},
+		"a negative drain":             {content: valid(`"drainTimeout":30000000000`, `"drainTimeout":-1`), want: ErrCorrupt},
+		"a negative slow start":        {content: valid(`"slowStart":60000000000`, `"slowStart":-1`), want: ErrCorrupt},
+		"a readiness of another key":   {content: valid(`"unready":[{"destination":{"Service":{"Key":{"Addr":"192.0.2.1"`, `"unready":[{"destination":{"Service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
+		"an interface without a name":  {content: valid(`"veth0"`, `""`), want: ErrCorrupt},
 		"a check without an interval":  {content: valid(`"interval":2000000000`, `"interval":0`), want: ErrCorrupt},
 		"a check without a threshold":  {content: valid(`"failureThreshold":3`, `"failureThreshold":0`), want: ErrCorrupt},
 		"a check of no address":        {content: valid(`"addr":"10.0.0.7","port":80}`, `"addr":"","port":80}`), want: ErrCorrupt},
@@ -152,7 +169,7 @@ func TestACrashBeforeTheRenameKeepsTheOldOne(t *testing.T) {
 	if err := Save(path, example()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+".part", []byte(versionThree[:40]), 0o644); err != nil {
+	if err := os.WriteFile(path+".part", []byte(versionFour[:40]), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	got, err := Load(path)
@@ -243,8 +260,31 @@ func keys() *rapid.Generator[Key] {
 				Method: netstate.DR, Weight: rapid.Uint32Range(0, 65535).Draw(t, "weight"),
 			}
 			k.Checks = append(k.Checks, checks(destination).Draw(t, "check"))
+			if rapid.Bool().Draw(t, "unready") {
+				k.Unready = append(k.Unready, Unready{Destination: destination, Why: rapid.String().Draw(t, "why")})
+			}
+			if !slices.ContainsFunc(k.Policies, func(p Policy) bool { return p.Service == service }) {
+				k.Policies = append(k.Policies, policies(service).Draw(t, "policy"))
+			}
 		}
+		k.Links = rapid.SliceOfN(rapid.StringN(1, 15, -1), 0, 3).Draw(t, "links")
 		return k
+	})
+}
+
+func policies(service netstate.ServiceKey) *rapid.Generator[Policy] {
+	return rapid.Custom(func(t *rapid.T) Policy {
+		p := Policy{
+			Service: service, Quiesce: rapid.Bool().Draw(t, "quiesce"),
+			DrainTimeout: time.Duration(rapid.Int64Min(0).Draw(t, "drainTimeout")),
+			SlowStart:    time.Duration(rapid.Int64Min(0).Draw(t, "slowStart")),
+			Scale:        rapid.Uint32().Draw(t, "scale"),
+			Quorum:       rapid.Uint64().Draw(t, "quorum"), Hysteresis: rapid.Uint64().Draw(t, "hysteresis"),
+		}
+		if rapid.Bool().Draw(t, "sorry") {
+			p.Sorry = addresses().Draw(t, "sorry server")
+		}
+		return p
 	})
 }
 
@@ -301,11 +341,11 @@ func TestWhatIsSavedIsLoaded(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add([]byte(versionThree))
-	f.Add([]byte(`{"version":2}`))
-	f.Add([]byte(`{"version":3,"keys":[{"key":{"Mark":3},"state":""}]}`))
-	f.Add([]byte(`{"version":3,"keys":[null],"groups":[null],"peers":[null]}`))
+	f.Add([]byte(versionFour))
 	f.Add([]byte(`{"version":3}`))
+	f.Add([]byte(`{"version":4,"keys":[{"key":{"Mark":3},"state":""}]}`))
+	f.Add([]byte(`{"version":4,"keys":[null],"groups":[null],"peers":[null]}`))
+	f.Add([]byte(`{"version":4}`))
 	f.Add([]byte("null"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := decode(data)

@@ -29,6 +29,9 @@ type DirectorOutcome struct {
 	Schedulers           []string
 	ConnectionTableSize  int64
 
+	// RolePending says that the director has yet to find out whether it is active
+	// still, so that Groups does not tell.
+	RolePending bool
 	// Groups are those that it is active for, of TotalGroups.
 	Groups         []v1alpha1.GroupStatus
 	TotalGroups    int32

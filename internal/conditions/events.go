@@ -25,6 +25,9 @@ const (
 	EventRealServersDown = "RealServersDown"
 	// EventRealServersUp tells that real servers are not down any more.
 	EventRealServersUp = "RealServersUp"
+	// EventQuorumRegained tells that as many real servers are up again as the
+	// quorum asks for. That it was lost is told with the condition's reason.
+	EventQuorumRegained = "QuorumRegained"
 	// EventDirectorChanged tells that another director announces a VIP now.
 	EventDirectorChanged = "DirectorChanged"
 )
@@ -55,13 +58,22 @@ func Events(old, wanted v1alpha1.VirtualServerStatus) []Event {
 	}
 	servers := serversChanged(old, wanted)
 	events = append(events, servers...)
-	if readyChanged && len(servers) == 0 && ready.Reason != v1alpha1.ReasonNotAccepted && ready.Reason != v1alpha1.ReasonNotProgrammed {
+	switch {
+	case !readyChanged || ready.Reason == v1alpha1.ReasonNotAccepted || ready.Reason == v1alpha1.ReasonNotProgrammed:
+	case ready.Status == metav1.ConditionTrue && hadLostQuorum(old):
+		events = append(events, QuorumRegained(ready))
+	case len(servers) == 0 || ready.Reason == v1alpha1.ReasonQuorumLost:
 		events = append(events, Verdict(ready))
 	}
 	if moved := moves(old, wanted); len(moved) > 0 {
 		events = append(events, DirectorChanged(moved))
 	}
 	return events
+}
+
+func hadLostQuorum(status v1alpha1.VirtualServerStatus) bool {
+	ready := find(status.Conditions, v1alpha1.ConditionReady)
+	return ready != nil && ready.Reason == v1alpha1.ReasonQuorumLost
 }
 
 // changed returns the condition, and whether it became another in a way that
@@ -88,40 +100,86 @@ func Verdict(condition metav1.Condition) Event {
 	return event
 }
 
+// QuorumRegained tells that the VirtualServer is Ready, which it was not for want
+// of a quorum.
+func QuorumRegained(ready metav1.Condition) Event {
+	return Event{Normal, EventQuorumRegained, "the quorum is there again: " + shorten(ready.Message, longestNote-32)}
+}
+
+// serversChanged compares what is shown to be down. A list that holds nothing
+// else may have more behind it, so that what comes into sight or goes out of it is
+// no news.
 func serversChanged(old, wanted v1alpha1.VirtualServerStatus) []Event {
 	before, after := downIn(old), downIn(wanted)
-	isOf := func(all []string) func(string) bool {
-		return func(server string) bool { return slices.Contains(all, server) }
-	}
 	total := int32(0)
 	if wanted.RealServerCounts != nil {
 		total = wanted.RealServerCounts.Total
 	}
-	recovered := slices.DeleteFunc(slices.Clone(before), isOf(after))
-	switch {
-	case len(slices.DeleteFunc(slices.Clone(after), isOf(before))) > 0:
-		return []Event{RealServersDown(after, total)}
-	case len(recovered) > 0:
-		return []Event{RealServersUp(recovered, after, total)}
-	default:
-		return nil
+	if len(before) < shownRealServers && slices.ContainsFunc(after, func(server v1alpha1.RealServerStatus) bool { return wentDown(old, server) }) {
+		return []Event{RealServersDown(labels(after), total)}
 	}
+	recovered := slices.DeleteFunc(slices.Clone(before), func(server v1alpha1.RealServerStatus) bool { return isAmong(after, server) })
+	if len(after) < shownRealServers && slices.ContainsFunc(recovered, isHost) {
+		return []Event{RealServersUp(labels(recovered), labels(after), total)}
+	}
+	return nil
+}
+
+// wentDown says whether it is news that a real server is down. Of a pod that is
+// new it is not: it is not ready yet, as all pods are at first.
+func wentDown(old v1alpha1.VirtualServerStatus, server v1alpha1.RealServerStatus) bool {
+	i := slices.IndexFunc(old.RealServers, func(before v1alpha1.RealServerStatus) bool { return before.Address == server.Address })
+	switch {
+	case i >= 0 && old.RealServers[i].State == v1alpha1.ObservedDown:
+		return false
+	case isHost(server):
+		return true
+	case i >= 0:
+		return old.RealServers[i].State != v1alpha1.ObservedUnknown
+	default:
+		return len(old.RealServers) == shownRealServers // it was up, out of sight
+	}
+}
+
+// isHost says whether a real server is no pod. That a pod comes up is no news: it
+// was down before because it was new, and Kubernetes tells of it.
+func isHost(server v1alpha1.RealServerStatus) bool { return server.Pod == "" }
+
+func isAmong(servers []v1alpha1.RealServerStatus, server v1alpha1.RealServerStatus) bool {
+	return slices.ContainsFunc(servers, func(other v1alpha1.RealServerStatus) bool { return other.Address == server.Address })
 }
 
 // downIn lists the real servers that are down, in the status's order.
-func downIn(status v1alpha1.VirtualServerStatus) []string {
-	var down []string
-	for _, server := range status.RealServers {
-		if server.State == v1alpha1.ObservedDown {
-			down = append(down, server.Address)
-		}
-	}
-	return down
+func downIn(status v1alpha1.VirtualServerStatus) []v1alpha1.RealServerStatus {
+	return slices.DeleteFunc(slices.Clone(status.RealServers), func(server v1alpha1.RealServerStatus) bool {
+		return server.State != v1alpha1.ObservedDown
+	})
 }
 
-// RealServersDown tells that more real servers are down than were.
+// labels names real servers by address, and by pod if they are one.
+func labels(servers []v1alpha1.RealServerStatus) []string {
+	named := make([]string, len(servers))
+	for i, server := range servers {
+		named[i] = server.Address
+		if server.Pod != "" {
+			named[i] += " (" + server.Pod + ")"
+		}
+	}
+	return named
+}
+
+// RealServersDown tells that more real servers are down than were. As many as a
+// status shows may be more.
 func RealServersDown(down []string, total int32) Event {
-	return Event{Warning, EventRealServersDown, fmt.Sprintf("%d of %d real servers down: %s", len(down), total, some(down))}
+	return Event{Warning, EventRealServersDown, shorten(countDown(down, total), longestNote)}
+}
+
+func countDown(down []string, total int32) string {
+	text := fmt.Sprintf("%d of %d real servers down: %s", len(down), total, some(down))
+	if len(down) >= shownRealServers {
+		return "at least " + text
+	}
+	return text
 }
 
 // RealServersUp tells that real servers that were down are so no more, or are
@@ -129,9 +187,9 @@ func RealServersDown(down []string, total int32) Event {
 func RealServersUp(recovered, down []string, total int32) Event {
 	message := fmt.Sprintf("no longer down: %s", some(recovered))
 	if len(down) > 0 {
-		message += fmt.Sprintf("; %d of %d real servers down: %s", len(down), total, some(down))
+		message += "; " + countDown(down, total)
 	}
-	return Event{Normal, EventRealServersUp, message}
+	return Event{Normal, EventRealServersUp, shorten(message, longestNote)}
 }
 
 // some names the first few.

@@ -1,9 +1,13 @@
 package conditions
 
 import (
+	"fmt"
+	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	"github.com/lvs-operator/lvs-operator/internal/health"
@@ -75,6 +79,130 @@ func TestEventsTellOfChanges(t *testing.T) {
 				t.Errorf("events (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestEventsOfQuorumsAndPods(t *testing.T) {
+	policy := plan.Policy{Scale: 1, Quorum: 2, Sorry: netip.MustParseAddr("192.168.11.150")}
+	status := func(lost bool, members ...member) v1alpha1.VirtualServerStatus {
+		f := newFarm(pods("192.168.11.200"))
+		key := f.serve("192.168.11.200", 80, policy, members...)
+		if lost {
+			f.lose(key)
+		}
+		return VirtualServer(f.out)
+	}
+	pod := func(name string, verdict health.Verdict) member {
+		return member{addr: "10.244.0." + name, pod: "web-" + name, weight: 1, verdict: verdict}
+	}
+	host := func(verdict health.Verdict) member {
+		return member{addr: "192.168.11.135", weight: 1, verdict: verdict}
+	}
+	unready := func(name string) member {
+		m := pod(name, health.Up)
+		m.unready = "not ready"
+		return m
+	}
+	unprepared := func(name string) member {
+		m := pod(name, health.Unknown)
+		m.reason = "NotPrepared"
+		return m
+	}
+	up, down := health.Up, health.Down
+	for name, tc := range map[string]struct {
+		old, wanted v1alpha1.VirtualServerStatus
+		want        []Event
+	}{
+		"the quorum is lost": {
+			old: status(false, pod("1", up), pod("2", up)), wanted: status(true, pod("1", up), pod("2", down)),
+			want: []Event{
+				{Warning, "RealServersDown", "1 of 2 real servers down: 10.244.0.2 (web-2)"},
+				{Warning, "QuorumLost", "192.168.11.200:80/TCP: weight 1 of 2 is up, the quorum is 2; the sorry server 192.168.11.150 answers"},
+			},
+		},
+		"the quorum is lost by weights alone": {
+			old: status(false, pod("1", up), pod("2", up)), wanted: status(true, pod("1", up)),
+			want: []Event{{Warning, "QuorumLost", "192.168.11.200:80/TCP: weight 1 of 1 is up, the quorum is 2; the sorry server 192.168.11.150 answers"}},
+		},
+		"it stays lost": {old: status(true, pod("1", up), pod("2", down)), wanted: status(true, pod("1", up), pod("2", down), pod("3", health.Unknown))},
+		"the quorum is regained": {
+			old: status(true, pod("1", up), pod("2", down)), wanted: status(false, pod("1", up), pod("2", up)),
+			want: []Event{{Normal, "QuorumRegained", "the quorum is there again: 2 of 2 real servers get new connections"}},
+		},
+		"the quorum is regained by a host": {
+			old: status(true, pod("1", up), host(down)), wanted: status(false, pod("1", up), host(up)),
+			want: []Event{
+				{Normal, "RealServersUp", "no longer down: 192.168.11.135"},
+				{Normal, "QuorumRegained", "the quorum is there again: 2 of 2 real servers get new connections"},
+			},
+		},
+		"a pod comes up as all do": {old: status(false, pod("1", up), unready("2")), wanted: status(false, pod("1", up), pod("2", up))},
+		"a new pod is not ready":   {old: status(false, pod("1", up)), wanted: status(false, pod("1", up), unready("2"))},
+		"a new pod is prepared":    {old: status(false, pod("1", up), unprepared("2")), wanted: status(false, pod("1", up), unready("2"))},
+		"a new pod's check fails":  {old: status(false, pod("1", up), unready("2")), wanted: status(false, pod("1", up), pod("2", down))},
+		"a pod that was up": {
+			old: status(false, pod("1", up), pod("2", up)), wanted: status(false, pod("1", up), unready("2")),
+			want: []Event{{Warning, "RealServersDown", "1 of 2 real servers down: 10.244.0.2 (web-2)"}},
+		},
+		"the first pods are on their way": {
+			old: status(false), wanted: status(false, unprepared("1")),
+			want: []Event{{Warning, "NotPrepared", "every real server of 192.168.11.200:80/TCP is left out; 10.244.0.1: NotPrepared"}},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, Events(tc.old, tc.wanted)); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+// TestEventsKnowThatAStatusHoldsOnlySome: what comes into sight was down before.
+func TestEventsKnowThatAStatusHoldsOnlySome(t *testing.T) {
+	status := func(up, down int) v1alpha1.VirtualServerStatus {
+		f := newFarm(pods("192.168.11.200"))
+		var members []member
+		for i := range 200 {
+			m := member{addr: fmt.Sprintf("10.244.0.%d", i+1), weight: 1, verdict: health.Up}
+			if i >= up && i < down {
+				m.verdict = health.Down
+			}
+			members = append(members, m)
+		}
+		f.serve("192.168.11.200", 80, plan.Policy{}, members...)
+		return VirtualServer(f.out)
+	}
+	for name, tc := range map[string]struct {
+		old, wanted v1alpha1.VirtualServerStatus
+		want        []Event
+	}{
+		"one of a hundred recovers":     {old: status(0, 100), wanted: status(1, 100)},
+		"one more than a hundred fails": {old: status(1, 100), wanted: status(0, 100)},
+		"more than are shown fail":      {old: status(0, 1), wanted: status(0, 100), want: []Event{{Warning, "RealServersDown", "at least 64 of 200 real servers down: 10.244.0.1, 10.244.0.2, 10.244.0.3, 10.244.0.4, 10.244.0.5 and 59 more"}}},
+		"more than are shown come back": {old: status(0, 100), wanted: status(0, 63), want: []Event{{Normal, "RealServersUp", "no longer down: 10.244.0.64; 63 of 200 real servers down: 10.244.0.1, 10.244.0.2, 10.244.0.3, 10.244.0.4, 10.244.0.5 and 58 more"}}},
+		"one that was up, out of sight": {old: status(0, 1), wanted: status(198, 200), want: []Event{{Warning, "RealServersDown", "2 of 200 real servers down: 10.244.0.199, 10.244.0.200"}}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if diff := cmp.Diff(tc.want, Events(tc.old, tc.wanted)); diff != "" {
+				t.Errorf("events (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestEventsFitTheirBounds(t *testing.T) {
+	var down []string
+	for range 10 {
+		down = append(down, strings.Repeat("p", 300))
+	}
+	if got := RealServersDown(down, 10).Message; len(got) > 1024 {
+		t.Errorf("%d bytes", len(got))
+	}
+	if got := RealServersUp(down, down, 10).Message; len(got) > 1024 {
+		t.Errorf("%d bytes", len(got))
+	}
+	if got := QuorumRegained(metav1.Condition{Message: strings.Repeat("m", 2000)}).Message; len(got) > 1024 {
+		t.Errorf("%d bytes", len(got))
 	}
 }
 

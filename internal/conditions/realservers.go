@@ -2,15 +2,13 @@ package conditions
 
 import (
 	"cmp"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
-	"github.com/lvs-operator/lvs-operator/internal/health"
-	"github.com/lvs-operator/lvs-operator/internal/netstate"
-	"github.com/lvs-operator/lvs-operator/internal/plan"
 )
 
 const (
@@ -22,8 +20,15 @@ const (
 
 // roster is every real server of a VirtualServer with how it is.
 type roster struct {
-	servers []v1alpha1.RealServerStatus
+	entries []entry
 	counts  v1alpha1.RealServerCounts
+}
+
+// entry is a real server in a form that is quickly compared.
+type entry struct {
+	addr  netip.Addr
+	place *place
+	found finding
 }
 
 // finding is how a real server was found, before it is known since when.
@@ -34,74 +39,105 @@ type finding struct {
 	since time.Time
 }
 
-// realServers finds out how each real server is: those of the spec, and those
-// that have left it and drain. A VirtualServer that is refused has none to
-// tell of.
-func realServers(in Outcome) roster {
-	spec := in.VirtualServer.Spec.RealServers
-	r := roster{counts: v1alpha1.RealServerCounts{Total: int32(min(len(spec), 1<<16))}}
+// enroll finds out how each real server is: those that are wanted, and those
+// that are on their way out. A VirtualServer that is refused has none to tell of
+// but those of its spec, and only their number.
+func enroll(in Outcome, s survey) roster {
 	if in.Rejection != nil {
-		return r
+		return roster{counts: v1alpha1.RealServerCounts{Total: int32(min(len(in.VirtualServer.Spec.RealServers), 1<<16))}}
 	}
-	places := placesOf(in)
-	named := map[netip.Addr]struct{}{}
-	for i := range spec {
-		addr, err := netip.ParseAddr(string(spec[i].Address))
-		if err != nil {
-			continue
-		}
-		named[addr] = struct{}{}
-		found := places[addr].find(in, &spec[i])
-		weight := weightOf(&spec[i])
-		r.note(in, v1alpha1.RealServerStatus{Address: addr.String(), Port: spec[i].Port, Weight: weight}, found)
-		if places[addr].getsConnections() {
-			r.counts.Ready++
-			r.counts.ReadyWeight += weight
-		}
+	var r roster
+	for addr, p := range s.places {
+		r.entries = append(r.entries, entry{addr, p, p.find()})
 	}
-	for addr, p := range places {
-		if _, ok := named[addr]; !ok && len(p.draining) > 0 {
-			r.note(in, v1alpha1.RealServerStatus{Address: addr.String()},
-				finding{v1alpha1.ObservedDraining, "removed from the spec", p.drainingSince()})
-		}
-	}
+	r.counts = count(r.entries)
 	return r
 }
 
-func weightOf(server *v1alpha1.RealServer) int32 {
-	if server.Weight == nil {
-		return 1
+// count counts the real servers. A pod with addresses of both families is one: it
+// is ready if both get connections, and drains if one does.
+func count(entries []entry) v1alpha1.RealServerCounts {
+	type server struct {
+		staying, draining, lacking bool
+		weight                     uint32
 	}
-	return *server.Weight
-}
-
-// note enters a real server. One that is in the state that was shown before has
-// been so since what was shown before: a director that takes over or starts
-// again does not know better.
-func (r *roster) note(in Outcome, status v1alpha1.RealServerStatus, found finding) {
-	status.State, status.Reason = found.state, shorten(found.reason, longestReason)
-	status.Since = seconds(in.Now)
-	if !found.since.IsZero() {
-		status.Since = seconds(found.since)
+	servers := make(map[string]server, len(entries))
+	for _, e := range entries {
+		name := cmp.Or(e.place.pod, e.addr.String())
+		s := servers[name]
+		s.staying = s.staying || !e.place.isLeaving()
+		s.draining = s.draining || e.found.state == v1alpha1.ObservedDraining
+		s.lacking = s.lacking || !e.place.getsConnections()
+		s.weight = max(s.weight, e.place.weight)
+		servers[name] = s
 	}
-	for _, before := range in.VirtualServer.Status.RealServers {
-		if before.Address == status.Address && before.Port == status.Port && before.State == status.State && !before.Since.IsZero() {
-			status.Since = before.Since
+	var counts v1alpha1.RealServerCounts
+	for _, s := range servers {
+		if s.staying {
+			counts.Total++
+		}
+		if s.draining {
+			counts.Draining++
+		}
+		if !s.lacking {
+			counts.Ready++
+			counts.ReadyWeight += int32(s.weight)
 		}
 	}
-	if found.state == v1alpha1.ObservedDraining {
-		r.counts.Draining++
-	}
-	r.servers = append(r.servers, status)
+	return counts
 }
 
 // worst returns, worst first and then by address, as many as a status holds.
-func (r *roster) worst() []v1alpha1.RealServerStatus {
-	slices.SortFunc(r.servers, func(a, b v1alpha1.RealServerStatus) int {
-		return cmp.Or(cmp.Compare(badness(a.State), badness(b.State)),
-			compareAddresses(a.Address, b.Address), cmp.Compare(a.Port, b.Port))
+func (r *roster) worst(in Outcome) []v1alpha1.RealServerStatus {
+	slices.SortFunc(r.entries, func(a, b entry) int {
+		return cmp.Or(cmp.Compare(badness(a.found.state), badness(b.found.state)), a.addr.Compare(b.addr))
 	})
-	return r.servers[:min(len(r.servers), shownRealServers)]
+	before := make(map[string]*v1alpha1.RealServerStatus, len(in.VirtualServer.Status.RealServers))
+	for i := range in.VirtualServer.Status.RealServers {
+		server := &in.VirtualServer.Status.RealServers[i]
+		before[server.Address] = server
+	}
+	var shown []v1alpha1.RealServerStatus
+	for _, e := range r.entries[:min(len(r.entries), shownRealServers)] {
+		shown = append(shown, e.status(in, before[e.addr.String()]))
+	}
+	return shown
+}
+
+// status returns the entry as the API has it. A real server that is in the state
+// that was shown before has been so since what was shown before: a director that
+// takes over or starts again does not know better. Nor does any know the pod of one
+// that has left the plan.
+func (e entry) status(in Outcome, before *v1alpha1.RealServerStatus) v1alpha1.RealServerStatus {
+	status := v1alpha1.RealServerStatus{
+		Address: e.addr.String(), Weight: int32(e.place.weight), Pod: e.place.pod,
+		State: e.found.state, Reason: shorten(e.found.reason, longestReason), Since: seconds(in.Now),
+	}
+	if !e.found.since.IsZero() {
+		status.Since = seconds(e.found.since)
+	}
+	known := e.place.planned || e.place.written
+	if !known {
+		status.Reason = departure(in)
+	}
+	if before == nil {
+		return status
+	}
+	if before.State == status.State && !before.Since.IsZero() {
+		status.Since = metav1.NewTime(before.Since.Time)
+	}
+	if !known {
+		status.Pod = before.Pod
+	}
+	return status
+}
+
+// departure says how real servers leave for good.
+func departure(in Outcome) string {
+	if in.VirtualServer.Spec.PodSelector == nil && in.VirtualServer.Spec.ServiceName == "" {
+		return "removed from the spec"
+	}
+	return "no longer selected"
 }
 
 // badness orders states from the worst on.
@@ -110,150 +146,4 @@ func badness(state v1alpha1.ObservedState) int {
 		v1alpha1.ObservedDown, v1alpha1.ObservedUnknown, v1alpha1.ObservedDraining,
 		v1alpha1.ObservedDisabled, v1alpha1.ObservedUp,
 	}, state)
-}
-
-func compareAddresses(a, b string) int {
-	first, _ := netip.ParseAddr(a)
-	second, _ := netip.ParseAddr(b)
-	return first.Compare(second)
-}
-
-// place is where a real server appears: the checks of its destinations in every
-// service of the VirtualServer, and what the kernel has of them.
-type place struct {
-	checks   [][]plan.Check
-	weights  []uint32
-	draining []time.Time
-}
-
-func placesOf(in Outcome) map[netip.Addr]*place {
-	places := map[netip.Addr]*place{}
-	at := func(addr netip.Addr) *place {
-		if places[addr] == nil {
-			places[addr] = &place{}
-		}
-		return places[addr]
-	}
-	mine := func(address Address, key netstate.DestinationKey) bool {
-		return address.Desired.Owners[key.Service] == nameOf(in.VirtualServer)
-	}
-	for _, vip := range addressesOf(in.VirtualServer) {
-		address := in.Addresses[vip]
-		for _, key := range sortedDestinations(address.Desired.State.Destinations) {
-			if mine(address, key) {
-				p := at(key.Addr)
-				p.checks = append(p.checks, address.Desired.Checks[key])
-				p.weights = append(p.weights, address.State.Destinations[key].Weight)
-			}
-		}
-		for key, since := range address.Draining {
-			if _, present := address.State.Destinations[key]; present && mine(address, key) {
-				p := at(key.Addr)
-				p.draining = append(p.draining, since)
-			}
-		}
-	}
-	return places
-}
-
-// sortedDestinations lists the keys by service and address, so that the same
-// check is named first each time.
-func sortedDestinations(destinations map[netstate.DestinationKey]netstate.Destination) []netstate.DestinationKey {
-	keys := make([]netstate.DestinationKey, 0, len(destinations))
-	for key := range destinations {
-		keys = append(keys, key)
-	}
-	slices.SortFunc(keys, func(a, b netstate.DestinationKey) int {
-		return cmp.Or(a.Service.Key.Compare(b.Service.Key), cmp.Compare(a.Service.Port, b.Service.Port),
-			cmp.Compare(a.Service.Protocol, b.Service.Protocol), a.Addr.Compare(b.Addr), cmp.Compare(a.Port, b.Port))
-	})
-	return keys
-}
-
-// getsConnections says whether the real server gets new connections of every
-// service that it is meant for.
-func (p *place) getsConnections() bool {
-	return p != nil && len(p.weights) > 0 && slices.Min(p.weights) > 0
-}
-
-func (p *place) drainingSince() time.Time {
-	if p == nil || len(p.draining) == 0 {
-		return time.Time{}
-	}
-	return slices.MinFunc(p.draining, time.Time.Compare)
-}
-
-// find says how a real server of the spec is. Down comes before what the user
-// wants of it, since that is what one must know before relying on it.
-func (p *place) find(in Outcome, server *v1alpha1.RealServer) finding {
-	if server.State == v1alpha1.RealServerDisabled {
-		if since := p.drainingSince(); !since.IsZero() {
-			return finding{v1alpha1.ObservedDraining, "disabled in the spec", since}
-		}
-		return finding{v1alpha1.ObservedDisabled, "disabled in the spec", time.Time{}}
-	}
-	judged, detail := p.judge(in)
-	switch {
-	case judged == health.Down:
-		return finding{v1alpha1.ObservedDown, detail.reason, detail.since}
-	case server.State == v1alpha1.RealServerDrained:
-		return finding{v1alpha1.ObservedDraining, "drained in the spec", time.Time{}}
-	case weightOf(server) == 0:
-		return finding{v1alpha1.ObservedDraining, "its weight is 0", time.Time{}}
-	case judged == health.Unknown:
-		return finding{v1alpha1.ObservedUnknown, detail.reason, detail.since}
-	default:
-		return finding{v1alpha1.ObservedUp, "", detail.since}
-	}
-}
-
-// judge makes one verdict of all services that the real server is meant for.
-func (p *place) judge(in Outcome) (health.Verdict, finding) {
-	if p == nil || len(p.checks) == 0 {
-		return health.Unknown, finding{reason: "not programmed yet"}
-	}
-	worst, detail := health.Up, finding{}
-	for _, checks := range p.checks {
-		judged, found := judge(in, checks)
-		switch {
-		case judged == health.Down && worst != health.Down, judged == health.Unknown && worst == health.Up:
-			worst, detail = judged, found
-		case judged == health.Up && worst == health.Up && found.since.After(detail.since):
-			detail = found
-		}
-	}
-	return worst, detail
-}
-
-// judge makes one verdict of the checks of a destination, and names the check
-// that decided.
-func judge(in Outcome, checks []plan.Check) (health.Verdict, finding) {
-	report := func(probe health.Probe) health.Report {
-		if in.Report == nil {
-			return health.Report{}
-		}
-		return in.Report(probe)
-	}
-	worst, detail := health.Up, finding{}
-	for _, check := range checks {
-		found := report(check.Probe)
-		what := fmt.Sprintf("%s check %q of port %d", check.Probe.Target.Type, check.Name, check.Probe.Target.Port)
-		switch found.Verdict {
-		case health.Down:
-			reason := what + " fails"
-			if found.LastError != "" {
-				reason = what + ": " + found.LastError
-			}
-			return health.Down, finding{reason: reason, since: found.Since}
-		case health.Unknown:
-			if worst == health.Up {
-				worst, detail = health.Unknown, finding{reason: what + " has no verdict yet", since: found.Since}
-			}
-		case health.Up:
-			if worst == health.Up && found.Since.After(detail.since) {
-				detail.since = found.Since
-			}
-		}
-	}
-	return worst, detail
 }

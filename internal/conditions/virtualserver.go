@@ -48,6 +48,9 @@ type Address struct {
 	Desired  plan.Desired
 	State    netstate.State
 	Draining map[netstate.DestinationKey]time.Time
+	// QuorumLost has the services whose quorum is lost, by the director's
+	// verdicts and its hysteresis.
+	QuorumLost map[netstate.ServiceKey]struct{}
 }
 
 // VirtualServer returns the whole status. All three conditions are always
@@ -56,17 +59,22 @@ type Address struct {
 // the status among those who write it.
 func VirtualServer(in Outcome) v1alpha1.VirtualServerStatus {
 	vs := in.VirtualServer
-	servers := realServers(in)
+	found := look(in)
+	servers := enroll(in, found)
 	notes := &sheet{previous: vs.Status.Conditions, generation: vs.Generation, now: in.Now}
 	accepted := notes.accepted(in)
 	programmed := notes.programmed(in, accepted)
-	notes.ready(in, accepted, programmed, servers.counts)
+	serves := found.serving(&vs.Spec)
+	if serves.status == metav1.ConditionTrue {
+		serves.message = fmt.Sprintf("%d of %d real servers get new connections", servers.counts.Ready, servers.counts.Total)
+	}
+	notes.ready(accepted, programmed, serves)
 	status := v1alpha1.VirtualServerStatus{
 		Conditions:         notes.conditions,
 		ObservedGeneration: vs.Generation,
 		Addresses:          addressStatuses(in),
 		RealServerCounts:   &servers.counts,
-		RealServers:        servers.worst(),
+		RealServers:        servers.worst(in),
 	}
 	status.Display = display(in, servers.counts)
 	return status
@@ -105,7 +113,7 @@ func (s *sheet) programmed(in Outcome, accepted metav1.Condition) metav1.Conditi
 		"every address is announced, by "+list(directorsOf(in), ", "))
 }
 
-func (s *sheet) ready(in Outcome, accepted, programmed metav1.Condition, counts v1alpha1.RealServerCounts) {
+func (s *sheet) ready(accepted, programmed metav1.Condition, serves judgement) {
 	const kind = v1alpha1.ConditionReady
 	switch {
 	case accepted.Status != metav1.ConditionTrue:
@@ -115,47 +123,8 @@ func (s *sheet) ready(in Outcome, accepted, programmed metav1.Condition, counts 
 	case programmed.Status != metav1.ConditionTrue:
 		s.set(kind, metav1.ConditionFalse, v1alpha1.ReasonNotProgrammed, programmed.Message)
 	default:
-		status, reason, message := serving(in)
-		if status == metav1.ConditionTrue {
-			message = fmt.Sprintf("%d of %d real servers get new connections", counts.Ready, counts.Total)
-		}
-		s.set(kind, status, reason, message)
+		s.set(kind, serves.status, serves.reason, serves.message)
 	}
-}
-
-// serving says whether every service has a real server that gets new
-// connections. It looks at services, not at the VirtualServer as a whole: one
-// with a live port 80 and a dead port 443 does not serve.
-func serving(in Outcome) (metav1.ConditionStatus, string, string) {
-	pending := ""
-	for _, service := range servicesOf(in) {
-		address := in.Addresses[service.Key.Addr]
-		wanted, gets, unknown := 0, 0, 0
-		for key, destination := range address.Desired.State.Destinations {
-			if key.Service != service || destination.Weight == 0 {
-				continue
-			}
-			wanted++
-			if address.State.Destinations[key].Weight > 0 {
-				gets++
-			} else if judged, _ := judge(in, address.Desired.Checks[key]); judged != health.Down {
-				unknown++
-			}
-		}
-		name := describe(service)
-		switch {
-		case wanted == 0:
-			return metav1.ConditionFalse, v1alpha1.ReasonNoRealServers, name + " has no real server that is enabled and of a weight above 0"
-		case gets == 0 && unknown == 0:
-			return metav1.ConditionFalse, v1alpha1.ReasonAllRealServersDown, "every real server of " + name + " is down"
-		case gets == 0 && pending == "":
-			pending = "no real server of " + name + " has a verdict yet"
-		}
-	}
-	if pending != "" {
-		return metav1.ConditionUnknown, v1alpha1.ReasonPending, pending
-	}
-	return metav1.ConditionTrue, v1alpha1.ReasonReady, ""
 }
 
 // servicesOf lists, in order, the services of the VirtualServer.

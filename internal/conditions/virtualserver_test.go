@@ -71,7 +71,8 @@ func (s scene) outcome() Outcome {
 	for _, key := range plan.Keys(s.vs) {
 		desired, _ := plan.For(plan.Snapshot{Key: key, Pool: pool, VirtualServers: []v1alpha1.VirtualServer{*s.vs}})
 		address := Address{Director: "node-a", Programmed: true, Desired: desired, Draining: map[netstate.DestinationKey]time.Time{}}
-		address.State = plan.Weigh(desired, netstate.Observation{}, func(probe health.Probe) health.Verdict { return out.Report(probe).Verdict })
+		verdict := func(probe health.Probe) health.Verdict { return out.Report(probe).Verdict }
+		address.State, _, _ = plan.Want(desired, netstate.Observation{}, verdict, plan.Memory{}, noon)
 		for _, server := range s.draining {
 			leaving := netstate.DestinationKey{
 				Service: netstate.ServiceKey{Key: key, Protocol: netstate.TCP, Port: 80},
@@ -251,11 +252,11 @@ func TestRealServersAreWorstFirst(t *testing.T) {
 		{"192.168.11.13", "Down", `TCP check "default" of port 80: connection refused`, -time.Minute},
 		{"192.168.11.15", "Down", `TCP check "default" of port 80 fails`, -time.Minute},
 		{"192.168.11.14", "Unknown", `TCP check "default" of port 80 has no verdict yet`, 0},
-		{"192.168.11.11", "Draining", "drained in the spec", 0},
+		{"192.168.11.11", "Draining", "drained by the spec", 0},
 		{"192.168.11.16", "Draining", "its weight is 0", 0},
-		{"192.168.11.17", "Draining", "disabled in the spec", -10 * time.Second},
+		{"192.168.11.17", "Draining", "disabled by the spec", -10 * time.Second},
 		{"192.168.11.99", "Draining", "removed from the spec", -10 * time.Second},
-		{"192.168.11.12", "Disabled", "disabled in the spec", 0},
+		{"192.168.11.12", "Disabled", "disabled by the spec", 0},
 		{"192.168.11.9", "Up", "", -time.Hour},
 		{"192.168.11.10", "Up", "", -time.Hour},
 	}

@@ -40,6 +40,7 @@ type NodeKernel interface {
 	// Probe has the kernel look whether a neighbour is there; false once it is
 	// known not to be.
 	Probe(ctx context.Context, link string, addr netip.Addr) (bool, error)
+	routing
 }
 
 // Config is what a Director is made of. All fields are required but Metrics and
@@ -93,6 +94,7 @@ type Director struct {
 	health   *health.Scheduler
 	removals *removals
 	store    *keeper
+	reaches  *reaches
 	// rejoin says that the pool to serve, or its settings, changed.
 	rejoin chan struct{}
 	// loaded is closed when it is known what an earlier process left.
@@ -133,6 +135,7 @@ func New(cfg Config) *Director {
 	})
 	d.worker = NewWorker(cfg.Kernel, func(p health.Probe) health.Verdict { return d.health.Report(p).Verdict }, d.keyChanged, cfg.Metrics, cfg.Log)
 	d.removals = newRemovals(cfg.Wanted, d.worker.Served, d.leaveKey, cfg.Log)
+	d.reaches = newReaches(cfg.Kernel, cfg.SiteChanged, cfg.Log)
 	d.store = &keeper{dir: cfg.StateDir, snapshot: d.checkpoint, log: cfg.Log}
 	return d
 }
@@ -156,6 +159,7 @@ func (d *Director) Run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { d.worker.Run(ctx) })
 	running.Go(func() { d.removals.run(ctx) })
+	running.Go(func() { d.reaches.run(ctx) })
 	running.Go(func() { d.goByCheckpoint(ctx) })
 	running.Go(func() { d.serve(ctx) })
 	running.Wait()
@@ -165,6 +169,7 @@ func (d *Director) Run(ctx context.Context) {
 func (d *Director) goByCheckpoint(ctx context.Context) {
 	if wait(ctx, syncPatience) && d.restore() {
 		d.refresh()
+		d.relink()
 	}
 }
 
@@ -393,11 +398,15 @@ func (d *Director) wake() {
 func (d *Director) Program(desired plan.Desired) {
 	d.removals.withdraw(desired.Key)
 	d.mu.Lock()
+	before, _ := d.worker.Plan(desired.Key)
 	if d.pool != nil {
 		d.health.SetFor(desired.Key.String(), probes(desired))
 		d.worker.Program(desired)
 	}
 	d.mu.Unlock()
+	if !slices.Equal(before.Links, desired.Links) {
+		d.relink()
+	}
 	d.store.changed()
 }
 
@@ -429,6 +438,7 @@ func (d *Director) Synced(pool string) {
 	d.mu.Unlock()
 	d.removeUnknown()
 	d.refresh()
+	d.relink()
 }
 
 // SetPeers says which other directors the pool has, and what this one's node

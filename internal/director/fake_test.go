@@ -33,6 +33,7 @@ var (
 type leases struct {
 	mu       sync.Mutex
 	away     bool
+	slow     time.Duration
 	version  int
 	lease    *coordinationv1.Lease
 	watchers []*watch.RaceFreeFakeWatcher
@@ -50,6 +51,26 @@ func (l *leases) setAway(away bool) {
 	}
 }
 
+// setSlow makes every answer take so long.
+func (l *leases) setSlow(slow time.Duration) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.slow = slow
+}
+
+// answer takes as long as answers do, or until nobody waits for it any more.
+func (l *leases) answer(ctx context.Context) error {
+	l.mu.Lock()
+	slow := l.slow
+	l.mu.Unlock()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(slow):
+		return nil
+	}
+}
+
 func (l *leases) holder() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -59,7 +80,10 @@ func (l *leases) holder() string {
 	return *l.lease.Spec.HolderIdentity
 }
 
-func (l *leases) Get(_ context.Context, name string, _ metav1.GetOptions) (*coordinationv1.Lease, error) {
+func (l *leases) Get(ctx context.Context, name string, _ metav1.GetOptions) (*coordinationv1.Lease, error) {
+	if err := l.answer(ctx); err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -93,7 +117,10 @@ func (l *leases) Create(_ context.Context, lease *coordinationv1.Lease, _ metav1
 	return l.put(lease, watch.Added), nil
 }
 
-func (l *leases) Update(_ context.Context, lease *coordinationv1.Lease, _ metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+func (l *leases) Update(ctx context.Context, lease *coordinationv1.Lease, _ metav1.UpdateOptions) (*coordinationv1.Lease, error) {
+	if err := l.answer(ctx); err != nil {
+		return nil, err
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	switch {
@@ -140,13 +167,16 @@ type node struct {
 	relay kernel.Relay
 	// gone are neighbours that do not answer.
 	gone map[netip.Addr]bool
+	// reaches are what is not simply adjacent; routes has a value for each change.
+	reaches map[netip.Addr]kernel.Reach
+	routes  chan struct{}
 }
 
 func newNode(number byte) *node {
 	fake := kerneltest.NewFake()
 	return &node{
 		Faulty: kerneltest.NewFaulty(fake, errBroken), fake: fake, ipvs: true,
-		news: make(chan kernel.Link, 16), guard: make(chan struct{}, 1),
+		news: make(chan kernel.Link, 16), guard: make(chan struct{}, 1), routes: make(chan struct{}, 1),
 		link: kernel.Link{
 			Name: "eth0", Index: 424242, Up: true, Running: true, MAC: net.HardwareAddr{2, 0, 0, 0, 0, number},
 			Addresses: []netip.Prefix{netip.PrefixFrom(netip.AddrFrom4([4]byte{192, 168, 11, number}), 24)},
@@ -190,6 +220,17 @@ func (n *node) WatchLink(ctx context.Context, _ string) (<-chan kernel.Link, err
 }
 
 func (n *node) WatchGuard(context.Context) (<-chan struct{}, error) { return n.guard, nil }
+
+func (n *node) WatchRoutes(context.Context) (<-chan struct{}, error) { return n.routes, nil }
+
+func (n *node) Reach(_ context.Context, addr netip.Addr) (kernel.Reach, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if reach, set := n.reaches[addr]; set {
+		return reach, nil
+	}
+	return kernel.Reach{Link: "eth0"}, nil
+}
 
 func (n *node) SetRelay(_ context.Context, relay kernel.Relay) error {
 	n.mu.Lock()
@@ -236,6 +277,8 @@ type process struct {
 	sites  int
 	// changed counts what was told of the director as a whole.
 	changed int
+	// slept is how long the machine was suspended.
+	slept time.Duration
 }
 
 // start runs a director in a bubble; dir outlives it.
@@ -269,14 +312,25 @@ func startWith(t *testing.T, name string, n *node, l *leases, dir string, metric
 			defer p.mu.Unlock()
 			p.sites++
 		},
-		Log:   slog.New(slog.DiscardHandler),
-		Clock: func() time.Duration { return time.Since(begun) },
+		Log: slog.New(slog.DiscardHandler),
+		Clock: func() time.Duration {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			return time.Since(begun) + p.slept
+		},
 	})
 	ctx, end := context.WithCancel(context.WithoutCancel(t.Context()))
 	p.end = end
 	go func() { p.Run(ctx); close(p.gone) }()
 	t.Cleanup(p.stop)
 	return p
+}
+
+// sleep suspends the machine.
+func (p *process) sleep(d time.Duration) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.slept += d
 }
 
 func (p *process) changes() int {

@@ -111,9 +111,10 @@ func RemoveCheckpoints(dir string) error {
 	return nil
 }
 
-// record returns what a checkpoint keeps of a plan.
+// record returns what a checkpoint keeps of a plan: all but Servers, which is
+// for the status alone.
 func record(d plan.Desired) checkpoint.Key {
-	key := checkpoint.Key{Key: d.Key, State: d.State}
+	key := checkpoint.Key{Key: d.Key, State: d.State, Links: d.Links}
 	for destination, checks := range d.Checks {
 		for _, check := range checks {
 			key.Checks = append(key.Checks, checkpoint.Check{
@@ -130,16 +131,28 @@ func record(d plan.Desired) checkpoint.Key {
 	for service, owner := range d.Owners {
 		key.Owners = append(key.Owners, checkpoint.Owner{Service: service, Namespace: owner.Namespace, Name: owner.Name})
 	}
+	for service, policy := range d.Policies {
+		key.Policies = append(key.Policies, checkpoint.Policy{
+			Service: service, Quiesce: policy.Quiesce, DrainTimeout: policy.DrainTimeout, SlowStart: policy.SlowStart,
+			Scale: policy.Scale, Quorum: policy.Quorum, Hysteresis: policy.Hysteresis, Sorry: policy.Sorry,
+		})
+	}
+	for destination, why := range d.Unready {
+		key.Unready = append(key.Unready, checkpoint.Unready{Destination: destination, Why: why})
+	}
 	return key
 }
 
 // recorded is the reverse of record.
 func recorded(key checkpoint.Key) plan.Desired {
 	d := plan.Desired{
-		Key:    key.Key,
-		State:  key.State,
-		Checks: map[netstate.DestinationKey][]plan.Check{},
-		Owners: map[netstate.ServiceKey]types.NamespacedName{},
+		Key:      key.Key,
+		State:    key.State,
+		Checks:   map[netstate.DestinationKey][]plan.Check{},
+		Owners:   map[netstate.ServiceKey]types.NamespacedName{},
+		Policies: map[netstate.ServiceKey]plan.Policy{},
+		Unready:  map[netstate.DestinationKey]string{},
+		Links:    key.Links,
 	}
 	for _, check := range key.Checks {
 		d.Checks[check.Destination] = append(d.Checks[check.Destination], plan.Check{
@@ -155,6 +168,15 @@ func recorded(key checkpoint.Key) plan.Desired {
 	}
 	for _, owner := range key.Owners {
 		d.Owners[owner.Service] = types.NamespacedName{Namespace: owner.Namespace, Name: owner.Name}
+	}
+	for _, policy := range key.Policies {
+		d.Policies[policy.Service] = plan.Policy{
+			Quiesce: policy.Quiesce, DrainTimeout: policy.DrainTimeout, SlowStart: policy.SlowStart,
+			Scale: policy.Scale, Quorum: policy.Quorum, Hysteresis: policy.Hysteresis, Sorry: policy.Sorry,
+		}
+	}
+	for _, unready := range key.Unready {
+		d.Unready[unready.Destination] = unready.Why
 	}
 	return d
 }

@@ -30,6 +30,12 @@ func TestACheckpointBringsThePlanBack(t *testing.T) {
 			},
 		},
 	}}
+	want.Policies = map[netstate.ServiceKey]plan.Policy{webOf(vip1): {
+		Quiesce: true, DrainTimeout: time.Minute, SlowStart: 30 * time.Second, Scale: 100, Quorum: 200, Hysteresis: 50,
+		Sorry: netip.MustParseAddr("192.168.11.250"),
+	}}
+	want.Unready = map[netstate.DestinationKey]string{destinationOf(vip1, rs2): "its pod is not Ready"}
+	want.Links = []string{"veth1", "veth2"}
 	pool := Pool{
 		Name: "default", Interface: "eth0", Within: []netip.Addr{vip1.Addr}, Refresh: time.Minute, Guard: true,
 		Timeouts: netstate.Timeouts{TCP: time.Minute},

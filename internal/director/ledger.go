@@ -25,8 +25,18 @@ func (w *Worker) Outcome(key netstate.Key) (Outcome, bool) {
 // served (or adopted, which is how a restarted director goes on) and were seen
 // in the kernel.
 func (w *Worker) Announceable() []netstate.Key {
-	return w.keys(func(e *entry) bool { return e.ready && (e.phase == served || e.phase == adopted) })
+	return w.keys((*entry).announceable)
 }
+
+// announceable says whether a key is one of the Announceable.
+func (w *Worker) announceable(key netstate.Key) bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	e := w.entries[key]
+	return e != nil && e.announceable()
+}
+
+func (e *entry) announceable() bool { return e.ready && (e.phase == served || e.phase == adopted) }
 
 // Unready lists, in order, the keys whose plan waits for its first pass, or for
 // the worker to be let work. One that the kernel refuses is none of them: it
@@ -54,6 +64,35 @@ func (w *Worker) Plans() []plan.Desired {
 		}
 	}
 	return plans
+}
+
+// QuorumsLost counts the services of served keys for which too few real servers
+// are up.
+func (w *Worker) QuorumsLost() int {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	lost := 0
+	for _, e := range w.entries {
+		if e.phase == served {
+			lost += len(e.outcome.QuorumLost)
+		}
+	}
+	return lost
+}
+
+// Links lists the interfaces, other than the announcement interface, by which
+// real servers are reached, some perhaps more than once. Those of keys that are
+// leaving count too, since neighbours go on sending.
+func (w *Worker) Links() []string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var links []string
+	for _, e := range w.entries {
+		if e.phase == served || e.phase == leaving {
+			links = append(links, e.desired.Links...)
+		}
+	}
+	return links
 }
 
 // Plan returns what is wanted of a key that is served; false if it is not.

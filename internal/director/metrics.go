@@ -18,6 +18,7 @@ type Metrics struct {
 	transitions *prometheus.CounterVec
 	virtualIPs  prometheus.Gauge
 	answering   prometheus.Gauge
+	quorumsLost prometheus.Gauge
 	claims      prometheus.Counter
 	renewed     *prometheus.GaugeVec
 	relaying    *prometheus.GaugeVec
@@ -51,6 +52,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "lvs_director_kernel_answers",
 			Help: "1 while the kernel itself answers for the VIPs because no peer is there.",
 		}),
+		quorumsLost: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "lvs_director_quorums_lost",
+			Help: "Services, each a VIP with a port, for which too few real servers are up.",
+		}),
 		claims: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "lvs_director_foreign_claims_total",
 			Help: "Claims of a VIP heard from another MAC address.",
@@ -65,7 +70,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		}, []string{"group"}),
 	}
 	m.active.WithLabelValues(strconv.Itoa(group)).Set(0)
-	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.claims, m.renewed, m.relaying)
+	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying)
 	return m
 }
 
@@ -101,11 +106,12 @@ func (m *Metrics) heardClaim() {
 	}
 }
 
-func (m *Metrics) serving(vips int, kernelAnswers bool) {
+func (m *Metrics) serving(vips, quorumsLost int, kernelAnswers bool) {
 	if m == nil {
 		return
 	}
 	m.virtualIPs.Set(float64(vips))
+	m.quorumsLost.Set(float64(quorumsLost))
 	m.answering.Set(number(kernelAnswers))
 }
 

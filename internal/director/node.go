@@ -99,17 +99,34 @@ func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer
 		if err != nil {
 			next = prepareRetry
 		}
-		timer := time.NewTimer(next)
+		again, open := s.awaitPrepare(ctx, next, guard)
+		if !open {
+			guard = nil
+		}
+		flushed = flushed || again
+	}
+}
+
+// awaitPrepare returns when the node is to be prepared again: after a while, when
+// somebody deleted the guard, or when other links are needed than it was prepared
+// for. Open is false if there will be no more news of the guard.
+func (s *session) awaitPrepare(ctx context.Context, after time.Duration, guard <-chan struct{}) (flushed, open bool) {
+	timer := time.NewTimer(after)
+	defer timer.Stop()
+	for {
 		select {
 		case <-ctx.Done():
+			return false, true
 		case <-timer.C:
+			return false, true
 		case _, open := <-guard:
-			if !open {
-				guard = nil
+			return open, open
+		case <-s.relinked:
+			// The plans of many VIPs change with one pod.
+			if !wait(ctx, judgeGather) || !slices.Equal(s.prepared(), s.d.links(s.name, s.prepared())) {
+				return false, true
 			}
-			flushed = flushed || open
 		}
-		timer.Stop()
 	}
 }
 
@@ -130,8 +147,16 @@ func (s *session) prepareOnce(ctx context.Context, link string, pool Pool) (kern
 	if facts.KubeProxyIPVS && !s.d.cfg.IPVSTakenOK {
 		return facts, ErrKubeProxyIPVS
 	}
-	if err := k.Prepare(ctx, netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts}); err != nil {
+	before := s.prepared()
+	links := s.d.links(s.name, before)
+	if err := k.Prepare(ctx, netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts, Links: links}); err != nil {
 		return facts, fmt.Errorf("preparing the node: %w", err)
+	}
+	s.mu.Lock()
+	s.links = links
+	s.mu.Unlock()
+	if !slices.Equal(before, links) {
+		s.d.store.changed()
 	}
 	return facts, nil
 }

@@ -32,6 +32,9 @@ const (
 	// active, without any news; judgeGather is how long news are gathered.
 	judgeEvery  = 500 * time.Millisecond
 	judgeGather = 10 * time.Millisecond
+	// pendingPatience is how long it is not said that a director is active no more
+	// while it has yet to find out.
+	pendingPatience = 3 * time.Second
 	// peersFade is how long after a takeover frames of peers are taken for what
 	// was under way.
 	peersFade = 2 * time.Second
@@ -49,8 +52,9 @@ type session struct {
 	elector *election.Elector
 	ended   chan struct{}
 	// nudge asks for a look at what is announced, reconfigured says that the
-	// pool's settings changed.
-	nudge, reconfigured chan struct{}
+	// pool's settings changed, relinked that the links may have by which real
+	// servers are reached.
+	nudge, reconfigured, relinked chan struct{}
 
 	// started and startedBoot are the same moment by two clocks.
 	started     time.Time
@@ -66,13 +70,18 @@ type session struct {
 	announced []netip.Addr
 	decision  election.Decision
 	since     time.Time
-	term      term
-	last      *Transition
-	waiting   Waiting
+	// pendingSince is since when the decision has been pending; zero if it is not.
+	pendingSince time.Time
+	term         term
+	last         *Transition
+	waiting      Waiting
 	// refused are the keys that the kernel has refused for a while, if VIPs can be
 	// served here at all.
-	refused   []Failure
-	node      nodeState
+	refused []Failure
+	node    nodeState
+	// links are the interfaces that the node was last prepared with, besides the
+	// announcement interface.
+	links     []string
 	conflicts conflicts
 	relay     relay
 	// plannedAt is when it was first known what is to be served.
@@ -148,10 +157,13 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		ended:        make(chan struct{}),
 		nudge:        make(chan struct{}, 1),
 		reconfigured: make(chan struct{}, 1),
+		relinked:     make(chan struct{}, 1),
 		started:      time.Now(),
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
+		links:        linksIn(restored, pool.Name),
 		decision:     election.Decision{Epoch: role.Epoch},
+		pendingSince: time.Now(),
 		relay:        relay{previous: previousIn(restored, pool.Name)},
 	}
 	s.elector = election.New(election.Options{
@@ -370,6 +382,7 @@ func (s *session) decided(decision election.Decision) {
 	changed := decision.Announce != s.decision.Announce
 	told := decision.Epoch != s.decision.Epoch || decision.Confirmed != s.decision.Confirmed
 	s.decision = decision
+	settled := s.pend(decision.Pending())
 	followed := s.relay.follow(decision.Holder, s.d.cfg.Node, decision.Announce)
 	if changed {
 		s.since, s.conflicts = time.Now(), conflicts{}
@@ -388,10 +401,30 @@ func (s *session) decided(decision election.Decision) {
 		s.refresh()
 	}
 	s.fence.Beat(s.startedBoot + decision.At.Sub(s.started))
-	if changed || told || followed {
+	if changed || told || followed || settled {
 		s.d.store.changed()
 		s.d.cfg.Changed(netstate.Key{})
 	}
+}
+
+// pend notes whether the decision is pending, and says whether it is no more. s.mu
+// is held.
+func (s *session) pend(pending bool) (settled bool) {
+	switch {
+	case !pending:
+		settled = !s.pendingSince.IsZero()
+		s.pendingSince = time.Time{}
+	case s.pendingSince.IsZero():
+		s.pendingSince = time.Now()
+	}
+	return settled
+}
+
+// awake says whether the last decision is young enough to go by. While a process
+// stands still it is not, and whoever asks first when it wakes must not be told that
+// the director is active. s.mu is held.
+func (s *session) awake() bool {
+	return s.now().Sub(s.decision.At) < settings(s.pool).LeaseDuration
 }
 
 // changedRole notes a change of role.
@@ -455,5 +488,5 @@ func (s *session) answer() {
 		s.d.worker.Answer(link)
 	}
 	_, _, _, answers := s.d.worker.Counts()
-	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), answers)
+	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), s.d.worker.QuorumsLost(), answers)
 }

@@ -36,8 +36,12 @@ type Status struct {
 	Waiting Waiting
 	// Announcing says that it is active, Since when, in which Epoch.
 	Announcing bool
-	Since      time.Time
-	Epoch      int64
+	// RolePending says that it is not active for no other reason than that it has
+	// yet to find out whether it still is, which takes a moment. It says so for
+	// pendingPatience at most.
+	RolePending bool
+	Since       time.Time
+	Epoch       int64
 	// Programmed says that all that is to be served has been in the kernel since
 	// the node can serve VIPs.
 	Programmed bool
@@ -60,10 +64,13 @@ func (d *Director) Status() Status {
 	status.Failures = d.worker.Failures()
 	status.VIPs, status.Services, status.Destinations, status.KernelAnswers = d.worker.Counts()
 	if s == nil {
+		status.RolePending = d.PoolName() != ""
 		return status
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	pending := !s.pendingSince.IsZero() && time.Since(s.pendingSince) < pendingPatience
+	status.RolePending = pending || s.decision.Announce && !s.awake()
 	status.Pool, status.Programmed = s.name, s.programmed
 	status.Link, status.Facts, status.Err = s.node.link, s.node.facts, s.node.err
 	status.Address = d.sourceOf(s.node.link, netip.Addr.Is4)
@@ -132,7 +139,7 @@ func (d *Director) Active() bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.decision.Announce
+	return s.decision.Announce && s.awake()
 }
 
 // Term returns the epoch in which the group's Lease is this director's, and since
@@ -144,10 +151,14 @@ func (d *Director) Term() (epoch int64, since time.Time) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if !s.awake() {
+		return 0, time.Time{}
+	}
 	return s.term.epoch, s.term.since
 }
 
-// Announces says whether this director announces the VIP now.
+// Announces says whether this director announces the VIP, now or within a moment:
+// it is active, and the VIP is in its kernel.
 func (d *Director) Announces(vip netip.Addr) bool {
 	s := d.present()
 	if s == nil {
@@ -155,8 +166,7 @@ func (d *Director) Announces(vip netip.Addr) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	_, found := slices.BinarySearchFunc(s.announced, vip, netip.Addr.Compare)
-	return found
+	return s.announcer != nil && s.decision.Announce && d.worker.announceable(netstate.Key{Addr: vip})
 }
 
 // present returns the session that runs, nil if there is none.
@@ -340,7 +350,7 @@ func (d *Director) verdictsMissing() bool {
 		outcome, _ := d.worker.Outcome(desired.Key)
 		for key := range desired.State.Destinations {
 			_, there := outcome.State.Destinations[key]
-			if judged, _ := plan.Judge(desired.Checks[key], verdict); judged == health.Unknown && !there {
+			if judged, _ := desired.Judge(key, verdict); judged == health.Unknown && !there {
 				return true
 			}
 		}

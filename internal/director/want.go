@@ -39,24 +39,25 @@ func (e *entry) permits(op netstate.Op, have netstate.State) bool {
 	return there
 }
 
-// want returns what the kernel is to hold of a key in its phase.
-func (w *Worker) want(job *entry, have netstate.Observation, how answers) (netstate.State, map[netstate.DestinationKey]time.Time) {
+// want returns what the kernel is to hold of a key in its phase, what to
+// remember, and when to look again although nothing happens; 0 is never.
+func (w *Worker) want(job *entry, have netstate.Observation, how answers) (netstate.State, plan.Memory, time.Duration) {
 	switch job.phase {
 	case adopted:
-		return how.in(withoutAnswers(have.State), have.State), nil
+		return how.in(withoutAnswers(have.State), have.State), plan.Memory{}, 0
 	case gone:
-		return netstate.New(), nil
+		return netstate.New(), plan.Memory{}, 0
 	case leaving:
 		if len(job.desired.State.Services) == 0 {
-			return withoutAnswers(have.State), nil
+			return withoutAnswers(have.State), plan.Memory{}, 0
 		}
 	case served:
 	}
-	want, draining := plan.Want(job.desired, have, w.verdicts, job.draining, time.Now(), drainTimeout)
+	want, memory, next := plan.Want(job.desired, have, w.verdicts, job.memory, time.Now())
 	if job.phase == served {
 		want = how.in(want, have.State)
 	}
-	return want, draining
+	return want, memory, next
 }
 
 // in returns want with the addresses by which the kernel answers for its VIPs.

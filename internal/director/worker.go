@@ -43,6 +43,11 @@ type Outcome struct {
 	Connections map[netstate.DestinationKey]netstate.Connections
 	// Draining are the destinations that are leaving, with when that began.
 	Draining map[netstate.DestinationKey]time.Time
+	// Rising are those that are up and do not have their full weight yet, with when
+	// they came up.
+	Rising map[netstate.DestinationKey]time.Time
+	// QuorumLost are the services for which too few real servers are up.
+	QuorumLost map[netstate.ServiceKey]struct{}
 }
 
 // phase is where a key stands in its life on this director.
@@ -67,8 +72,9 @@ type entry struct {
 	desired plan.Desired
 	// confirmed says that desired came from the API and not from a checkpoint.
 	confirmed bool
-	draining  map[netstate.DestinationKey]time.Time
-	outcome   Outcome
+	// memory is what the last pass has to tell the next one.
+	memory  plan.Memory
+	outcome Outcome
 	// ready says that the key was in the kernel at least once as it should be.
 	ready bool
 	// revision changes with what is wanted, so that a pass that began before does
@@ -113,9 +119,6 @@ const (
 	// auditInterval bounds how long drift stays: an entry that somebody else
 	// deletes is back within it.
 	auditInterval = 30 * time.Second
-	// drainTimeout is how long a server that was removed from a VirtualServer
-	// keeps its connections (the API's drain.timeout has this default).
-	drainTimeout = 30 * time.Second
 	// drainLook is how often connections that have to end are counted.
 	drainLook = time.Second
 	// lingerTime is how long the kernel serves a VIP that is announced no more:
@@ -216,7 +219,7 @@ func (w *Worker) set(desired plan.Desired, confirmed bool) bool {
 	if e.confirmed && !confirmed {
 		return false
 	}
-	if e.phase != served || e.confirmed != confirmed || !sameState(e.desired.State, desired.State) {
+	if e.phase != served || e.confirmed != confirmed || !sameWork(e.desired, desired) {
 		e.await()
 	}
 	e.phase, e.desired, e.confirmed = served, desired, confirmed
@@ -224,9 +227,13 @@ func (w *Worker) set(desired plan.Desired, confirmed bool) bool {
 	return true
 }
 
-func sameState(a, b netstate.State) bool {
-	return maps.Equal(a.Guard, b.Guard) && maps.Equal(a.Addresses, b.Addresses) &&
-		maps.Equal(a.Services, b.Services) && maps.Equal(a.Destinations, b.Destinations)
+// sameWork says whether two plans ask the same of the kernel, if verdicts are
+// the same.
+func sameWork(a, b plan.Desired) bool {
+	unready := func(string, string) bool { return true } // whatever the reason is
+	return maps.Equal(a.State.Guard, b.State.Guard) && maps.Equal(a.State.Addresses, b.State.Addresses) &&
+		maps.Equal(a.State.Services, b.State.Services) && maps.Equal(a.State.Destinations, b.State.Destinations) &&
+		maps.Equal(a.Policies, b.Policies) && maps.EqualFunc(a.Unready, b.Unready, unready)
 }
 
 // Leave stops serving a key: from now on it is not to be announced, and when
@@ -358,9 +365,9 @@ func (w *Worker) pass(ctx context.Context, key netstate.Key) {
 	}
 }
 
-// settle stores the outcome of a pass over e that worked from job. One that
-// began before the plan changed only tells what the kernel holds: the key is
-// queued again for its new plan.
+// settle stores the outcome of a pass over e that worked from job, and what the
+// next one has to know. One that began before the plan changed only tells what
+// the kernel holds: the key is queued again for its new plan.
 func (w *Worker) settle(key netstate.Key, e, job *entry, outcome Outcome) {
 	w.mu.Lock()
 	w.lastPass = time.Now()
@@ -368,7 +375,7 @@ func (w *Worker) settle(key netstate.Key, e, job *entry, outcome Outcome) {
 		w.mu.Unlock()
 		return
 	}
-	e.draining = outcome.Draining
+	e.memory = job.memory
 	if w.blocked == nil {
 		e.refusals.count(outcome)
 	}
@@ -396,11 +403,11 @@ func (o Outcome) differs(old Outcome) bool {
 		!maps.Equal(o.State.Services, old.State.Services) ||
 		!maps.Equal(o.State.Destinations, old.State.Destinations) ||
 		!maps.Equal(o.State.Addresses, old.State.Addresses) ||
-		!maps.Equal(o.Draining, old.Draining)
+		!maps.Equal(o.Draining, old.Draining) || !maps.Equal(o.Rising, old.Rising) || !maps.Equal(o.QuorumLost, old.QuorumLost)
 }
 
-// work observes, plans and applies. Next says when to look again although
-// nothing happened.
+// work observes, plans and applies, and keeps in job what the next pass has to
+// know. Next says when to look again although nothing happened.
 func (w *Worker) work(ctx context.Context, key netstate.Key, job *entry, how answers) (outcome Outcome, next time.Duration) {
 	have, err := w.kernel.Observe(ctx, key)
 	if err != nil {
@@ -408,8 +415,12 @@ func (w *Worker) work(ctx context.Context, key netstate.Key, job *entry, how ans
 		outcome.Programmed, outcome.Err = false, fmt.Errorf("reading what the kernel holds of %s: %w", key, err)
 		return outcome, 0
 	}
-	want, draining := w.want(job, have, how)
-	outcome = Outcome{State: have.Clone(), Connections: have.Connections, Draining: draining}
+	want, memory, due := w.want(job, have, how)
+	job.memory = memory
+	outcome = Outcome{
+		State: have.Clone(), Connections: have.Connections,
+		Draining: memory.Draining, Rising: memory.Rising, QuorumLost: lost(memory),
+	}
 	for _, op := range netstate.Diff(have.State, want) {
 		if !job.permits(op, have.State) {
 			outcome.Err = ErrUnconfirmed
@@ -425,17 +436,35 @@ func (w *Worker) work(ctx context.Context, key netstate.Key, job *entry, how ans
 		w.log.Info("Changed the kernel", "vip", key, "operation", op.String())
 	}
 	outcome.Programmed = outcome.Err == nil
-	return outcome, job.lookAgain(draining)
+	return outcome, job.lookAgain(due)
 }
 
-// lookAgain returns when a key is due that nothing happens to; 0 is never.
-func (e *entry) lookAgain(draining map[netstate.DestinationKey]time.Time) time.Duration {
-	var next time.Duration
+func lost(memory plan.Memory) map[netstate.ServiceKey]struct{} {
+	services := map[netstate.ServiceKey]struct{}{}
+	for service, lost := range memory.Lost {
+		if lost {
+			services[service] = struct{}{}
+		}
+	}
+	return services
+}
+
+// lookAgain returns when a key is due that nothing happens to; 0 is never. Due
+// is when its weights are.
+func (e *entry) lookAgain(due time.Duration) time.Duration {
 	if e.phase == leaving {
-		next = max(lingerTime-time.Since(e.left), time.Millisecond)
+		due = sooner(due, max(lingerTime-time.Since(e.left), time.Millisecond))
 	}
-	if len(draining) > 0 && (next == 0 || next > drainLook) {
-		next = drainLook
+	if len(e.memory.Draining) > 0 {
+		due = sooner(due, drainLook)
 	}
-	return next
+	return due
+}
+
+// sooner returns the lesser of two times of which 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return a + b
+	}
+	return min(a, b)
 }

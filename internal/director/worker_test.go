@@ -31,6 +31,9 @@ var (
 	addr = cmpopts.EquateComparable(netip.Addr{})
 )
 
+// usualDrain is how long servers of a service without a policy drain.
+const usualDrain = 30 * time.Second
+
 func webOf(key netstate.Key) netstate.ServiceKey {
 	return netstate.ServiceKey{Key: key, Protocol: netstate.TCP, Port: 80}
 }
@@ -184,7 +187,7 @@ func TestARemovedServerDrains(t *testing.T) {
 		}
 
 		// A failure in between does not give it more time.
-		time.Sleep(drainTimeout / 2)
+		time.Sleep(usualDrain / 2)
 		b.faulty.Script(func(c kerneltest.Call) kerneltest.Fault {
 			if c.Method == "Observe" {
 				return kerneltest.Fail
@@ -194,7 +197,7 @@ func TestARemovedServerDrains(t *testing.T) {
 		time.Sleep(2 * time.Second)
 		synctest.Wait()
 		b.faulty.Script(nil)
-		time.Sleep(drainTimeout/2 - 3*time.Second)
+		time.Sleep(usualDrain/2 - 3*time.Second)
 		synctest.Wait()
 		expect(t, b.fake, draining.State)
 		time.Sleep(4 * time.Second)

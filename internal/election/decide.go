@@ -2,6 +2,7 @@ package election
 
 import (
 	"cmp"
+	"slices"
 	"time"
 )
 
@@ -120,6 +121,13 @@ type Decision struct {
 	Reason Reason
 	// At is the Now of the view that was decided on.
 	At time.Time
+}
+
+// Pending says that the director does not announce for no other reason than that
+// the API server has yet to say whether the Lease is its own still: it has just
+// started, or it stood still. The answer may make it go on as if nothing had been.
+func (d Decision) Pending() bool {
+	return !d.Announce && slices.Contains([]Reason{NotRead, Restarted, Stalled, Reclaiming}, d.Reason)
 }
 
 // Decide says whether to announce and what to write. The rules:

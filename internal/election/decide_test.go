@@ -256,6 +256,20 @@ func views() *rapid.Generator[View] {
 }
 
 // TestDecisionsAreSound states what holds for every view whatsoever.
+func TestADecisionIsPendingWhileTheAPIServerHasYetToAnswer(t *testing.T) {
+	for reason, want := range map[Reason]bool{
+		NotRead: true, Restarted: true, Stalled: true, Reclaiming: true,
+		HeldByOther: false, Vacant: false, Absent: false, Expired: false, Superseded: false, Leaving: false, Unfit: false, Preempted: false,
+	} {
+		if got := (Decision{Reason: reason}).Pending(); got != want {
+			t.Errorf("%s: %t", reason, got)
+		}
+		if (Decision{Reason: reason, Announce: true}).Pending() {
+			t.Errorf("%s, and it announces, is pending", reason)
+		}
+	}
+}
+
 func TestDecisionsAreSound(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		v := views().Draw(t, "view")

@@ -3,6 +3,7 @@
 package kernel_test
 
 import (
+	"net"
 	"net/netip"
 	"testing"
 	"time"
@@ -10,6 +11,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/moby/ipvs"
 	"golang.org/x/sys/unix"
 
 	"github.com/lvs-operator/lvs-operator/internal/kernel/kerneltest/netlab"
@@ -223,7 +225,11 @@ func TestTheGuardIsRepairedAfterAFlush(t *testing.T) {
 	}
 	wantCounts(t, count(t, l.client, "tcp", vip4+":8080", 1), map[string]int{"host port": 1})
 
+	// It is whole before the audit.
 	prepare(t, l.kernel, guarded)
+	if err := l.client.Refused("tcp", vip4+":8080"); err != nil {
+		t.Error(err)
+	}
 	wantCounts(t, count(t, l.client, "tcp", vip4+":80", 3), map[string]int{"s1": 1, "s2": 2})
 	bring(t, l.kernel, want)
 	holds(t, l.kernel, want)
@@ -237,6 +243,39 @@ func TestTheGuardIsRepairedAfterAFlush(t *testing.T) {
 	flush(t, conn)
 	apply(t, l.kernel, netstate.Diff(netstate.New(), want)...)
 	holds(t, l.kernel, want)
+}
+
+func TestAGuardOfThousandsOfEntriesIsMadeAtOnce(t *testing.T) {
+	// More than fit an attribute (64 KiB), or a socket's buffer as it is.
+	const services = 6000
+	l := newLab(t)
+	l.serve(unguarded, "address 2001:db8::100 dev dummy-lvs\n")
+	table, err := ipvs.New(l.director.Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	for i := range uint16(services) {
+		if err := table.NewService(&ipvs.Service{
+			AddressFamily: unix.AF_INET6, Address: net.ParseIP(vip6), Netmask: 128,
+			Protocol: unix.IPPROTO_TCP, Port: i + 1, SchedName: "rr",
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	prepare(t, l.kernel, guarded)
+	guard := &nftables.Table{Name: "lvs-operator", Family: nftables.TableFamilyINet}
+	set, err := dialNFT(t, l.director).GetSetByName(guard, "services6")
+	if err != nil {
+		t.Fatal(err)
+	}
+	elements, err := dialNFT(t, l.director).GetSetElements(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(elements) != services {
+		t.Errorf("the guard has %d services, want %d", len(elements), services)
+	}
 }
 
 func TestTheGuardIsLeftAloneWhileItIsRight(t *testing.T) {

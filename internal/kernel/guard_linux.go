@@ -17,12 +17,16 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
+// batchSize is room for a transaction in the socket's buffer. Of the usual 208 KiB
+// some thousand entries are too many, and a transaction is sent in one piece.
+const batchSize = 16 << 20
+
 // nft opens a connection for one batch of the guard's table.
 func (c *Client) nft() (*nftables.Conn, error) {
 	conn, err := nftables.New(
 		nftables.WithNetNSFd(c.netns.fd()),
 		nftables.WithSockOptions(func(conn *mdnetlink.Conn) error {
-			return conn.SetDeadline(time.Now().Add(c.opts.Timeout))
+			return errors.Join(conn.SetDeadline(time.Now().Add(c.opts.Timeout)), conn.SetWriteBuffer(batchSize))
 		}),
 	)
 	if err != nil {
@@ -33,7 +37,8 @@ func (c *Client) nft() (*nftables.Conn, error) {
 
 // prepareGuard brings the guard's table about, or takes it away if none is
 // wanted. Rules that are as they should be are left alone; else all of them are
-// replaced in one transaction, and elements of the sets stay.
+// replaced in one transaction, and elements of the sets stay. A guard that is made
+// anew is whole at once (see adopt).
 func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 	if err := ctx.Err(); err != nil {
 		return err
@@ -52,11 +57,11 @@ func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 	if err != nil {
 		return err
 	}
-	g := newGuard(node.Interface, relayChains(relay, link))
+	g := newGuard(append([]string{node.Interface}, node.Links...), relayChains(relay, link))
 	if g.upToDate(conn) {
 		return nil
 	}
-	if err := errors.Join(g.adoptVIPs(conn), g.build(conn)); err != nil {
+	if err := errors.Join(c.adopt(ctx, conn, g), g.build(conn)); err != nil {
 		return fmt.Errorf("building the guard: %w", err)
 	}
 	if err := conn.Flush(); err != nil {
@@ -191,7 +196,7 @@ func (c *Client) listGuard(ctx context.Context) ([]netstate.GuardKey, error) {
 		return nil, err
 	}
 	var keys []netstate.GuardKey
-	for _, set := range newGuard("", nil).entrySets() {
+	for _, set := range newGuard(nil, nil).entrySets() {
 		// Asked first because the library keeps no errno of a dump.
 		_, err := conn.GetSetByName(set.Table, set.Name)
 		if err != nil && errors.Is(orNoGuard(err), ErrNoGuard) {
@@ -303,6 +308,46 @@ func (g guard) upToDate(conn *nftables.Conn) bool {
 		}
 	}
 	return true
+}
+
+// adopt takes what the kernel holds already into the sets: the VIPs and services
+// of this node if there is no guard, as after a flush of the ruleset, else the
+// guard's VIPs into the relay's sets, if these are missing. Entries that came one by
+// one, with the audit, would leave connections unknown to the relay meanwhile, and
+// VIPs without their services would be dropped.
+func (c *Client) adopt(ctx context.Context, conn *nftables.Conn, g guard) error {
+	// Asked first because the library keeps no errno of a dump.
+	if _, err := conn.GetSetByName(g.table, g.sets[0].set.Name); err == nil {
+		return g.adoptVIPs(conn)
+	}
+	vips, err := c.vipsOn(ctx, netstate.DummyLink)
+	if err != nil {
+		return err
+	}
+	ours := map[netstate.Key]bool{}
+	for _, vip := range vips {
+		ours[netstate.Key{Addr: vip}] = true
+		g.put(netstate.GuardKey{VIP: vip})
+	}
+	services, err := c.listServices(ctx, func(k netstate.Key) bool { return ours[k] })
+	if err != nil {
+		return err
+	}
+	for k := range services {
+		g.put(netstate.GuardKey{VIP: k.Key.Addr, Protocol: k.Protocol, Port: k.Port})
+	}
+	return nil
+}
+
+// put adds an entry to the sets that it belongs to.
+func (g guard) put(k netstate.GuardKey) {
+	for _, want := range setsOf(k) {
+		for i, s := range g.sets {
+			if s.set.Name == want.Name && s.set.Table.Family == want.Table.Family {
+				g.sets[i].elements = append(s.elements, nftables.SetElement{Key: elementKey(k)})
+			}
+		}
+	}
 }
 
 // adoptVIPs takes the VIPs of a guard that is there into the relay's sets, if

@@ -1,6 +1,10 @@
 package kernel
 
 import (
+	"fmt"
+	"hash/fnv"
+	"slices"
+
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
@@ -23,6 +27,8 @@ type guard struct {
 type guardSet struct {
 	set      *nftables.Set
 	elements []nftables.SetElement
+	// replaced says that no other elements than these are to be in it.
+	replaced bool
 }
 
 type guardChain struct {
@@ -39,13 +45,13 @@ type guardRule struct {
 	exprs   []expr.Any
 }
 
-// newGuard describes the guard for an announcement interface, with the chains
-// that relay (relayChains).
+// newGuard describes the guard for the announcement interface and the others that
+// take in what comes from a VIP, with the chains that relay (relayChains).
 //
 // Its chains come at the priority of raw (-300): before connection tracking,
 // whose NAT rules (kube-proxy's, host ports, masquerade) and verdicts (INVALID,
 // for a director sees half of a conversation) then pass untracked packets by.
-func newGuard(link string, relay []guardChain) guard {
+func newGuard(links []string, relay []guardChain) guard {
 	table := &nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}
 	g := guard{table: table}
 	for i, name := range []string{"vips4", "vips6", "services4", "services6"} {
@@ -55,12 +61,12 @@ func newGuard(link string, relay []guardChain) guard {
 	for _, p := range []netstate.Protocol{netstate.TCP, netstate.UDP, netstate.SCTP} {
 		protocols.elements = append(protocols.elements, nftables.SetElement{Key: []byte{byte(p)}})
 	}
-	g.sets = append(g.sets, protocols)
+	g.sets = append(g.sets, protocols, linkSet(table, links))
 	for _, f := range []family{ipv4, ipv6} {
 		g.sets = append(g.sets, guardSet{set: relayVIPs(f)})
 	}
 	g.chains = append([]guardChain{
-		{chain: baseChain(table, "prerouting", nftables.ChainHookPrerouting), rules: preroutingRules(link)},
+		{chain: baseChain(table, "prerouting", nftables.ChainHookPrerouting), rules: preroutingRules(links)},
 		{chain: baseChain(table, "output", nftables.ChainHookOutput), rules: outputRules()},
 	}, relay...)
 	return g
@@ -77,6 +83,15 @@ func entrySet(table *nftables.Table, name string, id uint32) *nftables.Set {
 		"services6": nftables.MustConcatSetType(nftables.TypeIP6Addr, nftables.TypeInetProto, nftables.TypeInetService),
 	}
 	return &nftables.Set{Table: table, Name: name, ID: id, KeyType: types[name], KeyByteOrder: binaryutil.BigEndian}
+}
+
+// linkSet is the set of the interfaces that take in what comes from a VIP.
+func linkSet(table *nftables.Table, links []string) guardSet {
+	s := guardSet{set: &nftables.Set{Table: table, Name: "links", ID: 8, KeyType: nftables.TypeIFName}, replaced: true}
+	for _, link := range links {
+		s.elements = append(s.elements, nftables.SetElement{Key: interfaceName(link)})
+	}
+	return s
 }
 
 func baseChain(table *nftables.Table, name string, hook *nftables.ChainHook) *nftables.Chain {
@@ -105,7 +120,7 @@ func setOf(k netstate.GuardKey) *nftables.Set {
 func (g guard) entrySets() []*nftables.Set {
 	var sets []*nftables.Set
 	for _, s := range g.sets {
-		if s.set.Name != "protocols" && s.set.Table == g.table {
+		if s.set.Name != "protocols" && s.set.Name != "links" && s.set.Table == g.table {
 			sets = append(sets, s.set)
 		}
 	}
@@ -119,7 +134,7 @@ func (g guard) build(conn *nftables.Conn) error {
 		conn.AddTable(table)
 	}
 	for _, s := range g.sets {
-		if err := conn.AddSet(s.set, s.elements); err != nil {
+		if err := s.build(conn); err != nil {
 			return err
 		}
 	}
@@ -134,6 +149,24 @@ func (g guard) build(conn *nftables.Conn) error {
 				Table: c.chain.Table, Chain: c.chain, Exprs: r.exprs,
 				UserData: userdata.AppendString(nil, userdata.TypeComment, r.comment),
 			})
+		}
+	}
+	return nil
+}
+
+// build queues the set and its elements, in messages that are short enough: the
+// length of an attribute, such as the list of elements, is a 16-bit number.
+func (s guardSet) build(conn *nftables.Conn) error {
+	const each = 500
+	if err := conn.AddSet(s.set, nil); err != nil {
+		return err
+	}
+	if s.replaced {
+		conn.FlushSet(s.set)
+	}
+	for elements := range slices.Chunk(s.elements, each) {
+		if err := conn.SetAddElements(s.set, elements); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -154,15 +187,15 @@ var (
 	ipv6 = family{unix.NFPROTO_IPV6, "6", 8, 24, 16, unix.NFT_REG32_00 + 4, 7}
 )
 
-// preroutingRules, in order: the segment must not speak with this node's own
-// addresses (which accept_local alone would let it); what comes from a VIP is
-// not tracked; a fragment that is not the first has no port to judge by; what is
+// preroutingRules, in order: neither the segment nor a pod may speak with this
+// node's own addresses (which accept_local alone would let it); what comes from a
+// VIP is not tracked, whichever way it comes; a fragment that is not the first has no port to judge by; what is
 // for a service is not tracked, and is let through; the rest of TCP, UDP and
 // SCTP for a VIP is for no service and dropped. Everything else passes, all of
 // ICMP and ICMPv6 first of all: IPVS hands errors on to the real servers.
-func preroutingRules(link string) []guardRule {
-	rules := []guardRule{{"drop spoofed sources on " + link, concat(
-		ipv4.is(), interfaceIs(link), ipv4.isNoVIP(ipv4.source), sourceIsLocal(), drop(),
+func preroutingRules(links []string) []guardRule {
+	rules := []guardRule{{"drop spoofed sources on " + digest(links), concat(
+		ipv4.is(), interfaceIn("links"), ipv4.isNoVIP(ipv4.source), sourceIsLocal(), drop(),
 	)}}
 	for _, f := range []family{ipv4, ipv6} {
 		rules = append(rules, guardRule{"untracked from a VIP, IPv" + f.name, concat(
@@ -232,13 +265,38 @@ func (f family) isService() []expr.Any {
 	}
 }
 
+// digest tells one list of interfaces from another, in few bytes: a comment has
+// room for no more.
+func digest(links []string) string {
+	if len(links) == 1 {
+		return links[0]
+	}
+	h := fnv.New64a()
+	for _, link := range links {
+		h.Write([]byte(link + "\n"))
+	}
+	return fmt.Sprintf("%d interfaces (%x)", len(links), h.Sum64())
+}
+
 func interfaceIs(name string) []expr.Any {
-	padded := make([]byte, unix.IFNAMSIZ)
-	copy(padded, name)
 	return []expr.Any{
 		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
-		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: padded},
+		&expr.Cmp{Op: expr.CmpOpEq, Register: unix.NFT_REG_1, Data: interfaceName(name)},
 	}
+}
+
+func interfaceIn(set string) []expr.Any {
+	return []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: unix.NFT_REG_1},
+		&expr.Lookup{SourceRegister: unix.NFT_REG_1, SetName: set},
+	}
+}
+
+// interfaceName is the name of an interface as the kernel compares it.
+func interfaceName(name string) []byte {
+	padded := make([]byte, unix.IFNAMSIZ)
+	copy(padded, name)
+	return padded
 }
 
 func sourceIsLocal() []expr.Any {

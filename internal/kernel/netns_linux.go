@@ -69,17 +69,26 @@ func (n namespace) run(ctx context.Context, fn func() error) error {
 		return fn()
 	}
 	result := make(chan error, 1)
-	go func() {
-		// The thread is never unlocked: it ends with the goroutine, so that no
-		// other code can come to run in this namespace.
-		runtime.LockOSThread()
-		if err := unix.Setns(int(n.handle), unix.CLONE_NEWNET); err != nil {
-			result <- fmt.Errorf("entering the network namespace: %w", err)
-			return
-		}
-		result <- fn()
-	}()
+	go func() { result <- n.enter(fn) }()
 	return <-result
+}
+
+// enter calls fn in the namespace on a thread that ends with the calling
+// goroutine, so that no other code can come to run in this namespace.
+func (n namespace) enter(fn func() error) error {
+	runtime.LockOSThread()
+	if unix.Gettid() == unix.Getpid() {
+		// The main thread does not end with its goroutine: it would stay in the
+		// namespace, and so would keep it. It is held while another one does it.
+		defer runtime.UnlockOSThread()
+		result := make(chan error, 1)
+		go func() { result <- n.enter(fn) }()
+		return <-result
+	}
+	if err := unix.Setns(int(n.handle), unix.CLONE_NEWNET); err != nil {
+		return fmt.Errorf("entering the network namespace: %w", err)
+	}
+	return fn()
 }
 
 // join is errors.Join, kept to the first error if the others are nil, so that

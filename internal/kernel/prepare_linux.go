@@ -47,7 +47,9 @@ func (c *Client) prepare(ctx context.Context, node netstate.Node) error {
 		return fmt.Errorf("preparing %s: %w", netstate.DummyLink, err)
 	}
 	s := sysctls{root: c.opts.Sysctls, record: c.record}
-	if err := c.netns.run(ctx, func() error { return s.prepareDirector(node.Interface) }); err != nil {
+	if err := c.netns.run(ctx, func() error {
+		return join(s.prepareDirector(node.Interface), s.prepareLinks(node.Interface, node.Links))
+	}); err != nil {
 		return err
 	}
 	return c.prepareTimeouts(ctx, node.Timeouts)

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
@@ -125,5 +126,34 @@ func TestARealServerDoesNotAnswerForTheVIP(t *testing.T) {
 		if err := client.Ping(addr); err != nil {
 			t.Errorf("ping %s: %v", addr, err)
 		}
+	}
+}
+
+// The main thread of a process outlives its goroutines. In another namespace it
+// would keep that one, and mislead whoever reads /proc/self.
+func TestTheMainThreadStaysWhereItIs(t *testing.T) {
+	before, err := os.Readlink("/proc/self/ns/net")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server, err := kernel.NewRealServer(kernel.Options{NetNS: netlab.New(t).Path(), StateDir: t.TempDir(), Timeout: patience})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer server.Close() //nolint:errcheck // it changes nothing
+	for range 50 {
+		var group errgroup.Group
+		for range 8 {
+			group.Go(func() error {
+				_, err := server.Observe(t.Context())
+				return err
+			})
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after, err := os.Readlink("/proc/self/ns/net"); err != nil || after != before {
+		t.Errorf("the main thread went from %s to %s, %v", before, after, err)
 	}
 }

@@ -46,31 +46,32 @@ func (r *RealServer) Close() error { return r.client.Close() }
 // first label lo:N that is free), then takes off those that were put there
 // before and are not wanted any more. A VIP that somebody else has put on lo is
 // used as it is and never taken off. It repairs, and may be called again at any
-// time.
+// time. A VIP that fails keeps no other from being done.
 func (r *RealServer) Prepare(ctx context.Context, vips []netip.Addr) error {
 	// Sysctls are first: a VIP that is answered for takes clients away from the
 	// director.
 	if err := r.client.netns.run(ctx, r.sysctls.prepareRealServer); err != nil {
 		return err
 	}
+	var errs []error
 	for _, vip := range vips {
 		if err := r.add(ctx, vip); err != nil {
-			return fmt.Errorf("adding %s to %s: %w", vip, loopback, err)
+			errs = append(errs, fmt.Errorf("adding %s to %s: %w", vip, loopback, err))
 		}
 	}
 	ours, err := r.VIPs()
 	if err != nil {
-		return err
+		return errors.Join(append(errs, err)...)
 	}
 	for _, vip := range ours {
 		if slices.Contains(vips, vip) {
 			continue
 		}
 		if err := r.remove(ctx, vip); err != nil {
-			return fmt.Errorf("taking %s off %s: %w", vip, loopback, err)
+			errs = append(errs, fmt.Errorf("taking %s off %s: %w", vip, loopback, err))
 		}
 	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // VIPs returns those that Prepare put on lo, by its record.

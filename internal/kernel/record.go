@@ -35,6 +35,8 @@ type recordFile struct {
 	Version int `json:"version"`
 	// Interface is the announcement interface of a director.
 	Interface string `json:"interface,omitempty"`
+	// Links are the other interfaces that were prepared.
+	Links []string `json:"links,omitempty"`
 	// Settings by name: a path below /proc/sys/net, or timeout/NAME.
 	Settings map[string]setting `json:"settings,omitempty"`
 	// Addresses that were put on lo, for real servers.
@@ -158,6 +160,15 @@ func (r *record) remove() error {
 func (r *record) announcementInterface() (string, error) {
 	file, err := r.read()
 	return file.Interface, err
+}
+
+// noteLinks records the interfaces besides the announcement interface.
+func (r *record) noteLinks(names []string) error {
+	return r.update(func(file *recordFile) bool {
+		changed := !slices.Equal(file.Links, names)
+		file.Links = names
+		return changed
+	})
 }
 
 // noteInterface records the announcement interface.

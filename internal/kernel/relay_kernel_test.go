@@ -66,6 +66,12 @@ func (p pair) move() {
 	p.client.Neighbor("eth0", vip6, p.other.MAC("eth0"))
 }
 
+// moveBack makes the client send to the first director again.
+func (p pair) moveBack() {
+	p.client.Neighbor("eth0", vip4, p.director.MAC("eth0"))
+	p.client.Neighbor("eth0", vip6, p.director.MAC("eth0"))
+}
+
 // toFirst is the other director's relay to the first.
 func (p pair) toFirst() kernel.Relay {
 	return kernel.Relay{
@@ -149,10 +155,16 @@ func TestTheRelayOutlivesItsProcessAndAFlush(t *testing.T) {
 	for _, table := range []nftables.TableFamily{nftables.TableFamilyIPv4, nftables.TableFamilyINet} {
 		nft.DelTable(&nftables.Table{Name: "lvs-operator", Family: table})
 	}
+	// Without a guard a packet meets a reset, be it only the acknowledgement that the
+	// client had put off.
+	p.moveBack()
 	flush(t, nft)
 	prepare(t, p.otherKernel, guarded)
-	bring(t, p.otherKernel, kerneltest.Parse(t, otherEchoes))
+	p.move()
+	// The guard is whole before the audit.
 	conn.Echo("repaired")
+	bring(t, p.otherKernel, kerneltest.Parse(t, otherEchoes))
+	conn.Echo("audited")
 }
 
 func TestANeighbourThatIsGoneIsFoundOut(t *testing.T) {

@@ -121,6 +121,62 @@ func (s sysctls) prepareDirector(link string) error {
 	return errors.Join(errs...)
 }
 
+// linkSettings are the settings of an interface by which the node's own pods are
+// reached.
+var linkSettings = [...]string{"accept_local", "rp_filter"}
+
+// prepareLinks sets what the interfaces need, besides the announcement interface,
+// on which packets from a VIP come in: a VIP is local here, so they would be
+// dropped as martian. Those that were prepared before and are not listed any more
+// are put back. One that does not exist is passed over and its record dropped:
+// another of its name is another.
+func (s sysctls) prepareLinks(announcement string, links []string) error {
+	file, err := s.record.read()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	kept := links
+	for _, link := range file.Links {
+		// The announcement interface needs the same and more.
+		if slices.Contains(links, link) || link == announcement {
+			continue
+		}
+		if err := s.restoreLink(link); err != nil {
+			errs = append(errs, err)
+			kept = append(slices.Clone(kept), link)
+		}
+	}
+	// Recorded first: after a crash in between it is known what to put back.
+	if err := s.record.noteLinks(kept); err != nil {
+		return errors.Join(append(errs, err)...)
+	}
+	for _, link := range links {
+		err := errors.Join(s.raise(link, "accept_local", 1), s.loosen(link))
+		if errors.Is(err, fs.ErrNotExist) {
+			err = s.restoreLink(link)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// restoreLink puts back what was recorded of an interface besides the announcement
+// interface.
+func (s sysctls) restoreLink(link string) error {
+	file, err := s.record.read()
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, name := range linkSettings {
+		if was, recorded := file.Settings[confPath(link, name)]; recorded {
+			errs = append(errs, s.restoreOne(confPath(link, name), was))
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // loosen makes a strict reverse path filter a loose one.
 func (s sysctls) loosen(link string) error {
 	filter, err := s.effective(link, "rp_filter")

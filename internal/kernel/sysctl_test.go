@@ -132,6 +132,63 @@ func TestDirectorSettings(t *testing.T) {
 	}
 }
 
+func TestLinkSettings(t *testing.T) {
+	links := []string{"veth-a", "veth-b"}
+	found := map[string]string{confPath("all", "accept_local"): "0", confPath("all", "rp_filter"): "0"}
+	for _, link := range links {
+		found[confPath(link, "accept_local")], found[confPath(link, "rp_filter")] = "0", "1"
+	}
+	found[confPath("veth-b", "rp_filter")] = "0"
+	tr := newTree(t, t.TempDir(), found)
+	s := sysctls{root: tr.root, record: newRecord(t.TempDir(), directorRecord)}
+	step := func(announcement string, listed []string, want map[string]string, recorded ...string) {
+		t.Helper()
+		if err := s.prepareLinks(announcement, listed); err != nil {
+			t.Fatal(err)
+		}
+		all := maps.Clone(found)
+		maps.Copy(all, want)
+		if diff := cmp.Diff(all, tr.all(all)); diff != "" {
+			t.Errorf("with %v settings (-want +got):\n%s", listed, diff)
+		}
+		file, err := s.record.read()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(recorded, slices.Sorted(maps.Keys(file.Settings))); diff != "" {
+			t.Errorf("with %v recorded (-want +got):\n%s", listed, diff)
+		}
+	}
+	a := map[string]string{"ipv4/conf/veth-a/accept_local": "1", "ipv4/conf/veth-a/rp_filter": "2"}
+	b := map[string]string{"ipv4/conf/veth-b/accept_local": "1"}
+	both := maps.Clone(a)
+	maps.Copy(both, b)
+	recordedA := []string{"ipv4/conf/veth-a/accept_local", "ipv4/conf/veth-a/rp_filter"}
+	recordedB := []string{"ipv4/conf/veth-b/accept_local"}
+
+	step("eth0", nil, nil)
+	step("eth0", []string{"veth-a", "veth-b", "veth-none"}, both, append(recordedA, recordedB...)...)
+	step("eth0", []string{"veth-b"}, b, recordedB...)
+	step("eth0", links, both, append(recordedA, recordedB...)...)
+	// What has become the announcement interface needs it still.
+	step("veth-a", []string{"veth-b"}, both, append(recordedA, recordedB...)...)
+	step("eth0", links, both, append(recordedA, recordedB...)...)
+	// One that is gone leaves no record, and another of its name is found as it is.
+	if err := os.RemoveAll(filepath.Join(tr.root, "ipv4/conf/veth-a")); err != nil {
+		t.Fatal(err)
+	}
+	delete(found, "ipv4/conf/veth-a/accept_local")
+	delete(found, "ipv4/conf/veth-a/rp_filter")
+	step("eth0", links, b, recordedB...)
+	step("eth0", nil, nil)
+	if err := s.restore(); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(found, tr.all(found)); diff != "" {
+		t.Errorf("restored settings (-found +got):\n%s", diff)
+	}
+}
+
 func TestRealServerSettingsAreAtLeastTheClassicOnes(t *testing.T) {
 	found := map[string]string{
 		"ipv4/conf/lo/arp_ignore": "0", "ipv4/conf/all/arp_ignore": "2",

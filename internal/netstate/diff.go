@@ -93,6 +93,7 @@ const (
 	addressIn
 	serviceIn
 	destinationIn
+	destinationQuiet
 	guardOpens
 	destinationOut
 	serviceOut
@@ -117,8 +118,10 @@ type step struct {
 //     service; the VIP on DummyLink; services; new and edited destinations; the
 //     guard's entries of services, which let them through; the VIP on any other
 //     link, where the kernel answers for it.
-//   - Destinations go after the new ones are in, services after their
-//     destinations.
+//   - Destinations go, to weight 0 and then out, after the new ones are in and
+//     those that stay have their weight; services after their destinations. So a
+//     service that has a destination of some weight before and after is never
+//     without one.
 //   - On the way out the reverse: the kernel stops answering; the guard closes
 //     the services; destinations and services go; the VIP; last the guard's
 //     entry of it.
@@ -142,8 +145,7 @@ func Diff(have, want State) []Op {
 	steps = appendChanges(steps, have.Addresses, want.Addresses, compareAddresses, addressPhase)
 	steps = appendChanges(steps, have.Services, want.Services, compareServices,
 		func(verb Verb, _ ServiceKey) phase { return pick(verb == Del, serviceOut, serviceIn) })
-	steps = appendChanges(steps, have.Destinations, want.Destinations, compareDestinations,
-		func(verb Verb, _ DestinationKey) phase { return pick(verb == Del, destinationOut, destinationIn) })
+	steps = appendChanges(steps, have.Destinations, want.Destinations, compareDestinations, destinationPhase(want))
 
 	slices.SortStableFunc(steps, func(a, b step) int {
 		return cmp.Or(a.op.Key().Compare(b.op.Key()), cmp.Compare(a.phase, b.phase))
@@ -199,6 +201,21 @@ func guardPhase(have, want State) func(Verb, GuardKey) phase {
 		_, there := have.Services[service]
 		_, stays := want.Services[service]
 		return pick(there && stays, guardReopens, guardOpens)
+	}
+}
+
+// destinationPhase places destinations, those that are to get no new connections
+// any more behind those that are.
+func destinationPhase(want State) func(Verb, DestinationKey) phase {
+	return func(verb Verb, k DestinationKey) phase {
+		switch {
+		case verb == Del:
+			return destinationOut
+		case verb == Set && want.Destinations[k].Weight == 0:
+			return destinationQuiet
+		default:
+			return destinationIn
+		}
 	}
 }
 

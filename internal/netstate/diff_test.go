@@ -93,6 +93,32 @@ func TestDiff(t *testing.T) {
 				"del destination TCP 192.0.2.1:80 10.0.0.7:80",
 			},
 		},
+		"a server steps in for others: it is in before they are at weight 0": {
+			have: web + "destination TCP 192.0.2.1:80 10.0.0.8:80 DR weight 1\n",
+			want: webGuard + webVIP + `service TCP 192.0.2.1:80 wrr
+destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 0
+destination TCP 192.0.2.1:80 10.0.0.9:80 DR weight 1
+`,
+			wantOps: []string{
+				"add destination TCP 192.0.2.1:80 10.0.0.9:80",
+				"set destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"del destination TCP 192.0.2.1:80 10.0.0.8:80",
+			},
+		},
+		"and leaves when they have their weight again": {
+			have: webGuard + webVIP + `service TCP 192.0.2.1:80 wrr
+destination TCP 192.0.2.1:80 10.0.0.5:80 DR weight 1
+destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 0
+`,
+			want: webGuard + webVIP + `service TCP 192.0.2.1:80 wrr
+destination TCP 192.0.2.1:80 10.0.0.5:80 DR weight 0
+destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1
+`,
+			wantOps: []string{
+				"set destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"set destination TCP 192.0.2.1:80 10.0.0.5:80",
+			},
+		},
 		"servers are added in order of address, then port": {
 			have: web,
 			want: web + `destination TCP 192.0.2.1:80 10.0.0.10:80 DR weight 1
@@ -285,6 +311,45 @@ func successorsAreIn(t *rapid.T, state, want State, service ServiceKey) {
 			t.Fatalf("a server of %s goes before %s is in", service, k)
 		}
 	}
+}
+
+// schedules lists the services that have somewhere to send a new connection.
+func schedules(s State) map[ServiceKey]bool {
+	services := map[ServiceKey]bool{}
+	for k, v := range s.Destinations {
+		if v.Weight > 0 {
+			services[k.Service] = true
+		}
+	}
+	return services
+}
+
+// TestDiffLeavesNoServiceBare has services that stay, since what is drawn for
+// others rarely has the same ones before and after.
+func TestDiffLeavesNoServiceBare(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		have, want := New(), New()
+		for _, s := range []State{have, want} {
+			for port := range uint16(2) {
+				k := ServiceKey{Key{Addr: netip.MustParseAddr("192.0.2.1")}, TCP, port + 1}
+				s.Services[k] = Service{Scheduler: "wrr"}
+				for _, server := range rapid.SliceOfDistinct(addrGen(), rapid.ID).Draw(t, "servers") {
+					s.Destinations[DestinationKey{k, server, k.Port}] = Destination{Method: DR, Weight: rapid.Uint32Range(0, 2).Draw(t, "weight")}
+				}
+			}
+		}
+		before, after := schedules(have), schedules(want)
+		state := have.Clone()
+		for _, op := range Diff(have, want) {
+			state.Perform(op)
+			now := schedules(state)
+			for service := range after {
+				if before[service] && !now[service] {
+					t.Fatalf("after %s: %s has no destination of any weight, and had and will have one", op, service)
+				}
+			}
+		}
+	})
 }
 
 func TestDiffIsSafeWhateverFails(t *testing.T) {

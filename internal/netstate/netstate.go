@@ -203,6 +203,10 @@ type Node struct {
 	Guard bool
 	// Timeouts of IPVS connections; zero fields are left as they are.
 	Timeouts Timeouts
+	// Links are, in order, the other interfaces by which real servers are
+	// reached: those of the node's own pods. What they answer from a VIP is let in
+	// there. One that does not exist is passed over.
+	Links []string `json:",omitempty"`
 }
 
 // Timeouts are the connection timeouts of IPVS, in whole seconds. They are

@@ -26,8 +26,9 @@ func refuse(reason, format string, args ...any) *refusal {
 // what it accepts is a claim against all that come later. What it refuses
 // claims nothing.
 type court struct {
-	snapshot *Snapshot
-	allowed  map[string]allowance
+	snapshot      *Snapshot
+	allowed       map[string]allowance
+	directorNodes map[string]struct{}
 	// owners are the oldest accepted claims of each VIP, services those of
 	// each service.
 	owners   map[netip.Addr]*claim
@@ -35,12 +36,17 @@ type court struct {
 }
 
 func newCourt(s *Snapshot) *court {
-	return &court{
-		snapshot: s,
-		allowed:  map[string]allowance{},
-		owners:   map[netip.Addr]*claim{},
-		services: map[netstate.ServiceKey]*claim{},
+	c := &court{
+		snapshot:      s,
+		allowed:       map[string]allowance{},
+		directorNodes: map[string]struct{}{},
+		owners:        map[netip.Addr]*claim{},
+		services:      map[netstate.ServiceKey]*claim{},
 	}
+	for _, director := range s.Directors {
+		c.directorNodes[director] = struct{}{}
+	}
+	return c
 }
 
 // judge accepts the VirtualServer and enters its claims, or says why not.
@@ -60,7 +66,12 @@ func (c *court) judge(vs *v1alpha1.VirtualServer) (*claim, *refusal) {
 		}
 	}
 	for _, server := range claim.realServers {
-		if r := c.judgeRealServer(server.addr, &claim, allowed); r != nil {
+		if r := c.judgeRealServer("real server", server.addr, &claim); r != nil {
+			return nil, r
+		}
+	}
+	if claim.policy.sorry.IsValid() {
+		if r := c.judgeRealServer("sorry server", claim.policy.sorry, &claim); r != nil {
 			return nil, r
 		}
 	}
@@ -87,27 +98,68 @@ func (c *court) judgeAddress(addr netip.Addr, namespace string, allowed allowanc
 	return nil
 }
 
-// judgeRealServer says why the claim may not send to the address, if so. Real
-// servers are judged whatever their state: to enable one must not be what gets
-// a VirtualServer refused.
-func (c *court) judgeRealServer(addr netip.Addr, of *claim, allowed allowance) *refusal {
-	if !addr.IsGlobalUnicast() {
-		return refuse(v1alpha1.ReasonRealServerNotAllowed, "real server %s is no ordinary unicast address", addr)
+// judgeRealServer says why the claim may not send to an address that a user
+// gave, if so: what says as what. Real servers are judged whatever their state:
+// to enable one must not be what gets a VirtualServer refused.
+func (c *court) judgeRealServer(what string, addr netip.Addr, of *claim) *refusal {
+	if !isUnicast(addr) {
+		return refuse(v1alpha1.ReasonRealServerNotAllowed, "%s %s is no ordinary unicast address", what, addr)
 	}
-	if !allowed.realServers.Contains(addr) {
-		return refuse(v1alpha1.ReasonRealServerNotAllowed, "DirectorPool %q does not allow real server %s to namespace %s",
-			c.snapshot.Pool.Name, addr, of.name.Namespace)
+	if !c.allowance(of.name.Namespace).realServers.Contains(addr) {
+		return refuse(v1alpha1.ReasonRealServerNotAllowed, "DirectorPool %q does not allow %s %s to namespace %s",
+			c.snapshot.Pool.Name, what, addr, of.name.Namespace)
 	}
 	if director, found := c.snapshot.Directors[addr]; found {
-		return refuse(v1alpha1.ReasonRealServerIsDirector, "real server %s is director %s of the same DirectorPool", addr, director)
+		return refuse(v1alpha1.ReasonRealServerIsDirector, "%s %s is director %s of the same DirectorPool", what, addr, director)
 	}
-	if slices.Contains(of.addresses, addr) {
-		return refuse(v1alpha1.ReasonRealServerNotAllowed, "real server %s is a VIP of this VirtualServer", addr)
-	}
-	if owner, found := c.owners[addr]; found {
-		return refuse(v1alpha1.ReasonRealServerNotAllowed, "real server %s is a VIP of %s", addr, owner.name)
+	if owner := c.ownerOf(addr, of); owner != "" {
+		return refuse(v1alpha1.ReasonRealServerNotAllowed, "%s %s is a VIP of %s", what, addr, owner)
 	}
 	return nil
+}
+
+// judgePod says why the claim may not send to an address of a pod of its own
+// namespace, if so. Such pods need nobody's leave: they are the namespace's own.
+func (c *court) judgePod(addr netip.Addr, pod *Pod, of *claim) *refusal {
+	if !isUnicast(addr) {
+		return refuse(v1alpha1.ReasonPodNotUsable, "its address %s is no ordinary unicast address", addr)
+	}
+	if director := c.directorOf(addr, pod); director != "" {
+		return refuse(v1alpha1.ReasonRealServerIsDirector, "pod %s has the addresses of director %s of the same DirectorPool", pod.Name.Name, director)
+	}
+	if owner := c.ownerOf(addr, of); owner != "" {
+		return refuse(v1alpha1.ReasonPodNotUsable, "its address %s is a VIP of %s", addr, owner)
+	}
+	return nil
+}
+
+// directorOf returns which director's network the pod is in, or "". A director
+// has more addresses than the one that it tells of, and is named as its node.
+func (c *court) directorOf(addr netip.Addr, pod *Pod) string {
+	if director, found := c.snapshot.Directors[addr]; found {
+		return director
+	}
+	if _, found := c.directorNodes[pod.Node]; found && pod.HostNetwork {
+		return pod.Node
+	}
+	return ""
+}
+
+// ownerOf returns, in words, whose VIP the address is, as far as the claim has to
+// mind: its own or that of an older one; "" if it is none.
+func (c *court) ownerOf(addr netip.Addr, of *claim) string {
+	if slices.Contains(of.addresses, addr) {
+		return "this VirtualServer"
+	}
+	if owner, found := c.owners[addr]; found {
+		return owner.name.String()
+	}
+	return ""
+}
+
+// isUnicast says whether the address can be that of a real server.
+func isUnicast(addr netip.Addr) bool {
+	return addr.IsGlobalUnicast() && !addr.Is4In6() && addr.Zone() == ""
 }
 
 // judgeClaims says which older claim stands in the way, if one does.

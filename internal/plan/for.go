@@ -28,6 +28,7 @@ func For(s Snapshot) (Desired, []Rejection) {
 	desired := newDesired(s.Key)
 	var rejections []Rejection
 	court := newCourt(&s)
+	sources := newSources(&s, court)
 	for _, vs := range oldestFirst(s.VirtualServers) {
 		accepted, refused := court.judge(vs)
 		if refused != nil {
@@ -39,24 +40,29 @@ func For(s Snapshot) (Desired, []Rejection) {
 			continue
 		}
 		if slices.Contains(accepted.addresses, s.Key.Addr) {
-			desired.add(accepted, &s)
+			desired.add(accepted, sources)
 		}
 	}
+	desired.Links = sources.links()
 	slices.SortFunc(rejections, func(a, b Rejection) int { return compareNames(a.VirtualServer, b.VirtualServer) })
 	return desired, rejections
 }
 
 func newDesired(key netstate.Key) Desired {
 	return Desired{
-		Key:    key,
-		State:  netstate.New(),
-		Checks: map[netstate.DestinationKey][]Check{},
-		Owners: map[netstate.ServiceKey]types.NamespacedName{},
+		Key:      key,
+		State:    netstate.New(),
+		Checks:   map[netstate.DestinationKey][]Check{},
+		Owners:   map[netstate.ServiceKey]types.NamespacedName{},
+		Policies: map[netstate.ServiceKey]Policy{},
+		Unready:  map[netstate.DestinationKey]string{},
+		Servers:  map[netstate.DestinationKey]Server{},
 	}
 }
 
 // add puts in what the claim serves on the key's address.
-func (d *Desired) add(c *claim, s *Snapshot) {
+func (d *Desired) add(c *claim, from *sources) {
+	s := from.snapshot
 	vip := s.Key.Addr
 	address := netstate.Address{}
 	if vip.Is4() && s.Source.Is4() {
@@ -72,6 +78,8 @@ func (d *Desired) add(c *claim, s *Snapshot) {
 	if vip.Is4() {
 		service.PersistencePrefix = c.prefix4
 	}
+	candidates := from.of(c)
+	sorry, problem := from.sorry(c)
 	for _, p := range c.ports {
 		key := netstate.ServiceKey{Key: s.Key, Protocol: p.protocol, Port: p.number}
 		d.State.Services[key] = service
@@ -79,21 +87,60 @@ func (d *Desired) add(c *claim, s *Snapshot) {
 		if guarded {
 			d.State.Guard[netstate.GuardKey{VIP: vip, Protocol: p.protocol, Port: p.number}] = netstate.Present{}
 		}
-		d.addDestinations(key, c)
+		policy := c.policy.resolve(d.addDestinations(key, p, c, candidates))
+		policy.Sorry, policy.SorryProblem = sorry, problem
+		d.Policies[key] = policy
+		d.scale(key, policy.Scale, candidates)
 	}
 }
 
-// addDestinations puts in the real servers of a service that are of its
-// family: DR hands on the packet as it is.
-func (d *Desired) addDestinations(service netstate.ServiceKey, c *claim) {
-	for _, server := range c.realServers {
-		if server.disabled || server.addr.Is4() != service.Key.Addr.Is4() {
+// addDestinations puts in the real servers of a service, and returns the
+// weights of those that are destinations.
+func (d *Desired) addDestinations(service netstate.ServiceKey, p port, c *claim, candidates []*candidate) []uint32 {
+	var weights []uint32
+	for _, candidate := range candidates {
+		key := destinationOf(service, candidate)
+		server := candidate.server()
+		if candidate.out() {
+			d.Servers[key] = server
 			continue
 		}
-		key := netstate.DestinationKey{Service: service, Addr: server.addr, Port: service.Port}
-		d.State.Destinations[key] = netstate.Destination{Method: netstate.DR, Weight: server.weight}
+		if mismatch := candidate.listens(p); mismatch != nil {
+			server.Reason, server.Message = mismatch.reason, mismatch.message
+			d.Servers[key] = server
+			continue
+		}
+		d.Servers[key] = server
+		destination := netstate.Destination{Method: netstate.DR, Weight: candidate.weight}
+		if candidate.state == v1alpha1.RealServerDrained {
+			destination.Weight = 0
+		}
+		d.State.Destinations[key] = destination
+		weights = append(weights, destination.Weight)
+		if candidate.unready != "" {
+			d.Unready[key] = candidate.unready
+		}
 		if len(c.checks) > 0 {
 			d.Checks[key] = checksOf(c.checks, key)
+		}
+	}
+	return weights
+}
+
+func destinationOf(service netstate.ServiceKey, c *candidate) netstate.DestinationKey {
+	return netstate.DestinationKey{Service: service, Addr: c.addr, Port: service.Port}
+}
+
+// scale multiplies the weights of a service's destinations.
+func (d *Desired) scale(service netstate.ServiceKey, by uint32, candidates []*candidate) {
+	if by == 1 {
+		return
+	}
+	for _, candidate := range candidates {
+		key := destinationOf(service, candidate)
+		if destination, ok := d.State.Destinations[key]; ok {
+			destination.Weight *= by
+			d.State.Destinations[key] = destination
 		}
 	}
 }

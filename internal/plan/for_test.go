@@ -42,7 +42,12 @@ func TestForServesTheClassicPair(t *testing.T) {
 				destinationKey(web, "192.168.11.138"): {Method: netstate.DR, Weight: 2},
 			},
 		},
-		Owners: map[netstate.ServiceKey]types.NamespacedName{web: {Namespace: "shop", Name: "web"}},
+		Owners:   map[netstate.ServiceKey]types.NamespacedName{web: {Namespace: "shop", Name: "web"}},
+		Policies: map[netstate.ServiceKey]Policy{web: {DrainTimeout: 30 * time.Second, Scale: 1, Quorum: 1}},
+		Servers: map[netstate.DestinationKey]Server{
+			destinationKey(web, "192.168.11.135"): {Weight: 1, State: "Enabled"},
+			destinationKey(web, "192.168.11.138"): {Weight: 2, State: "Enabled"},
+		},
 	}
 	if diff := cmp.Diff(want, desired, byValue...); diff != "" {
 		t.Errorf("desired (-want +got):\n%s", diff)

@@ -41,20 +41,28 @@ type claim struct {
 	service     netstate.Service
 	// prefix4 and prefix6 are the persistence prefixes of each family.
 	prefix4, prefix6 uint8
+	selection        selection
+	policy           policy
+	drained          drainedServers
 }
 
 // port is what is served on each address.
 type port struct {
 	protocol netstate.Protocol
 	number   uint16
+	// name is empty if it has none.
+	name string
 }
 
+func (p port) String() string { return fmt.Sprintf("%d/%s", p.number, p.protocol) }
+
+// realServer is one that is written down.
 type realServer struct {
-	addr netip.Addr
-	// weight is 0 for one that is drained.
+	addr   netip.Addr
 	weight uint32
-	// disabled ones are judged like all others, and get no destination.
-	disabled bool
+	// state is never empty. Those that are disabled are judged like all others,
+	// and get no destination.
+	state v1alpha1.RealServerState
 }
 
 // check is a health check before it is known whom it asks.
@@ -73,12 +81,13 @@ type check struct {
 func parse(vs *v1alpha1.VirtualServer) (claim, error) {
 	c := claim{name: types.NamespacedName{Namespace: vs.Namespace, Name: vs.Name}}
 	for _, step := range []func(*claim, *v1alpha1.VirtualServerSpec) error{
-		readAddresses, readPorts, readScheduling, readPersistence, readRealServers, readChecks,
+		readAddresses, readPorts, readScheduling, readPersistence, readRealServers, readSelection, readChecks, readPolicy,
 	} {
 		if err := step(&c, &vs.Spec); err != nil {
 			return claim{name: c.name}, err
 		}
 	}
+	c.drained = parseDrained(vs.Annotations[v1alpha1.AnnotationDrainedServers])
 	return c, nil
 }
 
@@ -97,8 +106,10 @@ func readAddresses(c *claim, spec *v1alpha1.VirtualServerSpec) error {
 		c.addresses = append(c.addresses, addr)
 	}
 	slices.SortFunc(c.addresses, netip.Addr.Compare)
-	if i := firstRepeated(c.addresses); i >= 0 {
-		return fmt.Errorf("address %s is named twice", c.addresses[i])
+	for i := 1; i < len(c.addresses); i++ {
+		if c.addresses[i] == c.addresses[i-1] {
+			return fmt.Errorf("address %s is named twice", c.addresses[i])
+		}
 	}
 	return nil
 }
@@ -115,13 +126,15 @@ func readPorts(c *claim, spec *v1alpha1.VirtualServerSpec) error {
 		if p.Port < 1 || p.Port > highestPort {
 			return fmt.Errorf("port %d is out of range", p.Port)
 		}
-		c.ports = append(c.ports, port{protocol, uint16(p.Port)})
+		c.ports = append(c.ports, port{protocol: protocol, number: uint16(p.Port), name: p.Name})
 	}
 	slices.SortFunc(c.ports, func(a, b port) int {
 		return cmp.Or(cmp.Compare(a.number, b.number), cmp.Compare(a.protocol, b.protocol))
 	})
-	if i := firstRepeated(c.ports); i >= 0 {
-		return fmt.Errorf("port %d/%s is named twice", c.ports[i].number, c.ports[i].protocol)
+	for i := 1; i < len(c.ports); i++ {
+		if a, b := c.ports[i-1], c.ports[i]; a.number == b.number && a.protocol == b.protocol {
+			return fmt.Errorf("port %s is named twice", a)
+		}
 	}
 	return nil
 }
@@ -224,17 +237,11 @@ func readRealServer(r *v1alpha1.RealServer) (realServer, error) {
 	if weight < 0 || weight > highestValue {
 		return realServer{}, fmt.Errorf("weight %d of real server %s is out of range", weight, addr)
 	}
-	server := realServer{addr: addr, weight: uint32(weight)}
-	switch r.State {
-	case v1alpha1.RealServerEnabled, "":
-	case v1alpha1.RealServerDrained:
-		server.weight = 0
-	case v1alpha1.RealServerDisabled:
-		server.disabled = true
-	default:
+	state := cmp.Or(r.State, v1alpha1.RealServerEnabled)
+	if !isState(state) {
 		return realServer{}, fmt.Errorf("real server %s has the unknown state %q", addr, r.State)
 	}
-	return server, nil
+	return realServer{addr: addr, weight: uint32(weight), state: state}, nil
 }
 
 func readChecks(c *claim, spec *v1alpha1.VirtualServerSpec) error {
@@ -280,14 +287,4 @@ func readCheck(h *v1alpha1.HealthCheck) (check, error) {
 	}
 	c.port = uint16(h.Port)
 	return c, nil
-}
-
-// firstRepeated returns the index of the first of two equal neighbours, or -1.
-func firstRepeated[T comparable](sorted []T) int {
-	for i := 1; i < len(sorted); i++ {
-		if sorted[i] == sorted[i-1] {
-			return i - 1
-		}
-	}
-	return -1
 }

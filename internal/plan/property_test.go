@@ -54,6 +54,7 @@ func drawSnapshot(t *rapid.T) Snapshot {
 	if rapid.Bool().Draw(t, "guard") {
 		s.Pool.Spec.Guard = v1alpha1.GuardDisabled
 	}
+	drawWorkload(t, &s)
 	return s
 }
 
@@ -81,12 +82,16 @@ func TestForDoesNotDependOnOrder(t *testing.T) {
 			spec.Ports = rapid.Permutation(spec.Ports).Draw(t, "ports")
 			spec.RealServers = rapid.Permutation(spec.RealServers).Draw(t, "real servers")
 		}
+		shuffleWorkload(t, &shuffled)
 		again, rejectionsAgain := For(shuffled)
 		if diff := cmp.Diff(desired, again, byValue...); diff != "" {
 			t.Fatalf("desired depends on order:\n%s", diff)
 		}
 		if diff := cmp.Diff(rejections, rejectionsAgain, byValue...); diff != "" {
 			t.Fatalf("rejections depend on order:\n%s", diff)
+		}
+		if diff := cmp.Diff(Preparations(s), Preparations(shuffled), byValue...); diff != "" {
+			t.Fatalf("preparations depend on order:\n%s", diff)
 		}
 	})
 }
@@ -158,6 +163,7 @@ func TestForIsConsistent(t *testing.T) {
 		if served != (len(desired.State.Addresses) == 1) {
 			t.Errorf("%d addresses with services: %t", len(desired.State.Addresses), served)
 		}
+		assertServers(t, &s, &desired)
 	})
 }
 

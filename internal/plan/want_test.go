@@ -13,6 +13,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
+// testTimeout is that of the services of these tests, which have no policy.
 const testTimeout = 30 * time.Second
 
 var (
@@ -69,7 +70,7 @@ func byPort(verdicts map[uint16]health.Verdict) func(health.Probe) health.Verdic
 
 type weights = map[netstate.DestinationKey]uint32
 
-func TestWeigh(t *testing.T) {
+func TestWantGoesByVerdicts(t *testing.T) {
 	lax, strict, other := checkOf(80, true), checkOf(80, false), checkOf(81, false)
 	for name, tc := range map[string]struct {
 		wanted   uint32
@@ -95,7 +96,10 @@ func TestWeigh(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			desired := desiredOf(weights{testWeb1: tc.wanted}, tc.checks...)
-			got := Weigh(desired, observed(tc.have, 1), byPort(tc.verdicts))
+			got, _, next := Want(desired, observed(tc.have, 1), byPort(tc.verdicts), Memory{}, noon)
+			if next != 0 {
+				t.Errorf("looks again after %s", next)
+			}
 			if diff := cmp.Diff(tc.want, weightsOf(got), byValue...); diff != "" {
 				t.Errorf("weights (-want +got):\n%s", diff)
 			}
@@ -170,11 +174,11 @@ func TestDrain(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			desired := desiredOf(tc.desired)
 			before := maps.Clone(tc.draining)
-			got, draining := Want(desired, tc.have, byPort(nil), tc.draining, noon, testTimeout)
+			got, later, _ := Want(desired, tc.have, byPort(nil), Memory{Draining: tc.draining}, noon)
 			if diff := cmp.Diff(tc.want, weightsOf(got), byValue...); diff != "" {
 				t.Errorf("weights (-want +got):\n%s", diff)
 			}
-			if diff := cmp.Diff(tc.wantDraining, draining, byValue...); diff != "" {
+			if diff := cmp.Diff(tc.wantDraining, later.Draining, byValue...); diff != "" {
 				t.Errorf("draining (-want +got):\n%s", diff)
 			}
 			if diff := cmp.Diff(before, tc.draining, byValue...); diff != "" {
@@ -192,17 +196,17 @@ func TestWantRemovesAServerThatIsDownAtOnce(t *testing.T) {
 		}
 		return health.Up
 	}
-	got, draining := Want(desired, observed(weights{testWeb1: 1, testWeb2: 2}, 9), down, nil, noon, testTimeout)
+	got, later, _ := Want(desired, observed(weights{testWeb1: 1, testWeb2: 2}, 9), down, Memory{}, noon)
 	if diff := cmp.Diff(weights{testWeb2: 2}, weightsOf(got), byValue...); diff != "" {
 		t.Errorf("weights (-want +got):\n%s", diff)
 	}
-	if len(draining) > 0 {
-		t.Errorf("draining = %v, want none", draining)
+	if len(later.Draining) > 0 {
+		t.Errorf("draining = %v, want none", later.Draining)
 	}
 }
 
 func TestWantOfTheZeroPlanIsUsable(t *testing.T) {
-	got, _ := Want(Desired{}, netstate.Observation{}, byPort(nil), nil, noon, testTimeout)
+	got, _, _ := Want(Desired{}, netstate.Observation{}, byPort(nil), Memory{}, noon)
 	got.Addresses[netstate.AddressKey{}] = netstate.Address{}
 	got.Destinations[testWeb1] = netstate.Destination{}
 }
@@ -213,14 +217,14 @@ func TestWantOfTheZeroPlanIsUsable(t *testing.T) {
 func TestDrainEnds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		have := observed(nil, 0)
-		var draining map[netstate.DestinationKey]time.Time
+		var memory Memory
 		now := noon
 		left := map[netstate.DestinationKey]time.Time{}
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 12).Draw(t, "seconds")) * time.Second)
 			desired := desiredOf(drawWeights(t))
 			var got netstate.State
-			got, draining = Want(desired, have, byPort(nil), draining, now, testTimeout)
+			got, memory, _ = Want(desired, have, byPort(nil), memory, now)
 			maps.DeleteFunc(left, func(key netstate.DestinationKey, _ time.Time) bool {
 				_, present := have.Destinations[key]
 				return !present

@@ -79,19 +79,34 @@ func (h *fakeHost) Prepare(_ context.Context, vips []netip.Addr) error {
 	if err := h.called("prepare"); err != nil {
 		return err
 	}
-	h.state.Addresses = nil
+	h.state.Addresses = slices.DeleteFunc(h.state.Addresses, func(a kernel.HostAddress) bool { return a.Link == "lo" })
 	for _, vip := range vips {
 		h.state.Addresses = append(h.state.Addresses, on("lo", vip.String()))
 	}
+	h.state.Recorded = slices.Clone(vips)
 	return nil
 }
 
-func (h *fakeHost) Watch(context.Context) (<-chan kernel.Link, error) {
+func (h *fakeHost) Watch(ctx context.Context) (<-chan kernel.Link, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.watches++
-	h.changes = make(chan kernel.Link, 1)
-	return h.changes, nil
+	changes := make(chan kernel.Link, 1)
+	h.changes = changes
+	context.AfterFunc(ctx, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.changes == changes {
+			h.closeWatch()
+		}
+	})
+	return changes, nil
+}
+
+// closeWatch ends the watch, as a kernel that can't be watched any more does.
+func (h *fakeHost) closeWatch() {
+	close(h.changes)
+	h.changes = nil
 }
 
 // changed reports a change of addresses to whoever watches.
@@ -248,7 +263,7 @@ func TestRunWatchesAnewWhenTheKernelStopsReporting(t *testing.T) {
 		if host.watches != 1 {
 			t.Fatalf("it watched %d times", host.watches)
 		}
-		close(host.changes)
+		host.closeWatch()
 		host.after(11 * time.Second)
 		if host.watches != 2 {
 			t.Fatalf("it watched %d times", host.watches)

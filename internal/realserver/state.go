@@ -146,6 +146,51 @@ func Obstacles(vips []netip.Addr, state kernel.RealServerState) []string {
 	return obstacles
 }
 
+// Served returns those of the VIPs that the host serves, in their order: they are
+// on lo and on no other interface, and the host is silent about them.
+func Served(vips []netip.Addr, state kernel.RealServerState) []netip.Addr {
+	quiet := len(Deviations(nil, kernel.RealServerState{Settings: state.Settings})) == 0
+	var served []netip.Addr
+	for _, vip := range vips {
+		_, found := onLoopback(vip, state)
+		if found && (quiet || vip.Is6()) && len(Obstacles([]netip.Addr{vip}, state)) == 0 {
+			served = append(served, vip)
+		}
+	}
+	return served
+}
+
+// Outcome is what there is to tell of a host whose VIPs follow a Plan.
+type Outcome struct {
+	// VIPs are those wanted or leaving that the host serves.
+	VIPs []netip.Addr
+	// Addresses are those that the host has on other interfaces than lo, in order.
+	Addresses []netip.Addr
+	// Problem says why a VIP that is wanted is not served; empty if all are.
+	Problem string
+}
+
+// outcome tells what a check found and failed at.
+func outcome(wanted Wanted, state kernel.RealServerState, err error) Outcome {
+	o := Outcome{VIPs: Served(slices.Concat(wanted.VIPs, wanted.Leaving), state)}
+	for _, a := range state.Addresses {
+		if a.Link != loopback {
+			o.Addresses = append(o.Addresses, a.Addr)
+		}
+	}
+	problems := Obstacles(wanted.VIPs, state)
+	if err != nil {
+		problems = append(problems, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	for _, vip := range wanted.VIPs {
+		if _, found := onLoopback(vip, state); !found && len(problems) == 0 {
+			problems = append(problems, Deviation{Subject: vip.String(), Found: absent, Want: present}.String())
+		}
+	}
+	o.Problem = strings.Join(problems, "; ")
+	return o
+}
+
 // sysctl is the name of a path below /proc/sys/net as sysctl(8) has it, where a
 // dot in the name of an interface is a slash.
 func sysctl(path string) string {

@@ -14,6 +14,7 @@ func numbers() []rule {
 	for _, number := range []struct{ at, patch, least, below, most, above string }{
 		{"VirtualServer.spec.ports[].port", `{spec: {ports: [{port: %s}]}}`, "1", "0", "65535", "65536"},
 		{"VirtualServer.spec.realServers[].weight", `{spec: {realServers: [{address: 10.0.0.1, weight: %s}]}}`, "0", "-1", "65535", "65536"},
+		{"VirtualServer.spec.quorum.hysteresis", shareWith, "0", "-1", "16777215", "16777216"},
 		{"VirtualServer.spec.persistence.ipv4PrefixLength", `{spec: {persistence: {ipv4PrefixLength: %s}}}`, "1", "0", "32", "33"},
 		{"VirtualServer.spec.persistence.ipv6PrefixLength", `{spec: {persistence: {ipv6PrefixLength: %s}}}`, "1", "0", "128", "129"},
 		{"VirtualServer.spec.healthChecks[].port", `{spec: {healthChecks: [{port: %s}]}}`, "1", "0", "65535", "65536"},
@@ -56,8 +57,24 @@ func names() []rule {
 			refuses: []string{`{spec: {ports: [{port: 53}, {port: 53, protocol: TCP}]}}`},
 		},
 		{
-			at: "VirtualServer.spec.realServers", message: "Required value",
-			accepts: []string{`{spec: {realServers: []}}`}, refuses: []string{`{spec: {realServers: null}}`},
+			at: "VirtualServer.spec.sorryServer.address", message: "Required value",
+			accepts: []string{`{}`}, refuses: []string{`{spec: {sorryServer: {}}}`},
+		},
+		{
+			at: "VirtualServer.spec.onFailure", message: "supported values",
+			accepts: patches(`{spec: {onFailure: %s}}`, "Remove", "Quiesce"), refuses: patches(`{spec: {onFailure: %s}}`, "quiesce", "Keep"),
+		},
+		{
+			at: "VirtualServer.spec.quorum.minimumWeight", message: "may not be more than 4",
+			accepts: patches(quorum, `"100%"`), refuses: patches(quorum, `"1000%"`),
+		},
+		{
+			at: "VirtualServer.spec.quorum.minimumWeight", message: "must be of type",
+			accepts: patches(quorum, "2"), refuses: patches(quorum, "1.5", "true", "[]"),
+		},
+		{
+			at: "RealServerNode.spec.nodeName", message: "Required value",
+			accepts: []string{`{}`}, refuses: []string{`{spec: {nodeName: null}}`},
 		},
 		{
 			at: "VirtualServer.spec.realServers[]", message: "Duplicate value",
@@ -113,6 +130,7 @@ func names() []rule {
 		},
 	}
 	for at, format := range map[string]string{
+		"VirtualServer.spec.serviceName":         `{spec: {serviceName: %s}}`,
 		"VirtualServer.spec.directorPoolName":    `{spec: {directorPoolName: %s}}`,
 		"VirtualServer.spec.ports[].name":        `{spec: {ports: [{port: 80, name: %s}]}}`,
 		"VirtualServer.spec.healthChecks[].name": `{spec: {healthChecks: [{name: %s}]}}`,
@@ -130,6 +148,8 @@ func durations() []rule {
 	var rules []rule
 	for at, format := range map[string]string{
 		"VirtualServer.spec.persistence.timeout":          persistence,
+		"VirtualServer.spec.drain.timeout":                drain,
+		"VirtualServer.spec.slowStart.duration":           slowStart,
 		"VirtualServer.spec.healthChecks[].interval":      `{spec: {healthChecks: [{interval: "%s"}]}}`,
 		"VirtualServer.spec.healthChecks[].timeout":       `{spec: {healthChecks: [{timeout: "%s"}]}}`,
 		"VirtualServer.spec.healthChecks[].retryInterval": `{spec: {healthChecks: [{retryInterval: "%s"}]}}`,

@@ -30,7 +30,7 @@ func TestSamplesApply(t *testing.T) {
 		}
 		applied += apply(t, file, string(text))
 	}
-	if applied < 6 {
+	if applied < 8 {
 		t.Errorf("only %d objects were found in config/samples", applied)
 	}
 }

@@ -26,6 +26,12 @@ metadata: {name: default}
 spec:
   nodeSelector: {}
 `,
+		"RealServerNode": `
+apiVersion: lvs-operator.io/v1alpha1
+kind: RealServerNode
+metadata: {name: node-a}
+spec: {nodeName: node-a}
+`,
 		"Director": `
 apiVersion: lvs-operator.io/v1alpha1
 kind: Director

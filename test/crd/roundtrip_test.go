@@ -10,8 +10,10 @@ import (
 	"k8s.io/apimachinery/pkg/api/apitesting/fuzzer"
 	"k8s.io/apimachinery/pkg/api/apitesting/roundtrip"
 	metafuzzer "k8s.io/apimachinery/pkg/apis/meta/fuzzer"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/serializer"
+	"k8s.io/apimachinery/pkg/util/intstr"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 )
@@ -35,6 +37,8 @@ func FuzzReadVirtualServer(f *testing.F) {
 	f.Add([]byte(`{}`))
 	f.Add([]byte(`{"spec":{"addresses":["192.168.11.200"],"ports":[{"port":80}],"realServers":[{"address":"192.168.11.135","weight":0}]}}`))
 	f.Add([]byte(`{"spec":{"realServers":[],"healthChecks":[{"interval":"1.5s","timeout":"0s"}],"persistence":{}}}`))
+	f.Add([]byte(`{"spec":{"podSelector":{"matchLabels":{"app":"web"}},"serviceName":"web","quorum":{"minimumWeight":"50%","hysteresis":1}}}`))
+	f.Add([]byte(`{"spec":{"quorum":{"minimumWeight":2},"sorryServer":{"address":"10.0.0.1"},"drain":{"timeout":"0s"},"slowStart":{"duration":"0s"}}}`))
 	f.Add([]byte(`{"status":{"addresses":[{"address":"a"}],"realServers":[{"since":"2026-01-02T03:04:05Z"}],"display":{}}}`))
 	f.Add([]byte(`{"status":{"addresses":[]}}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
@@ -88,6 +92,30 @@ func TestZeroFieldsAreLeftOut(t *testing.T) {
 		"no real servers are an empty list": {
 			object: v1alpha1.VirtualServerSpec{RealServers: []v1alpha1.RealServer{}},
 			want:   `{"realServers":[]}`,
+		},
+		"forgotten real servers are no list": {
+			object: v1alpha1.VirtualServerSpec{ServiceName: "web"},
+			want:   `{"serviceName":"web"}`,
+		},
+		"a selector of all pods": {
+			object: v1alpha1.VirtualServerSpec{PodSelector: &metav1.LabelSelector{}},
+			want:   `{"podSelector":{}}`,
+		},
+		"policies that are the defaults": {
+			object: v1alpha1.VirtualServerSpec{Quorum: &v1alpha1.Quorum{}, Drain: &v1alpha1.Drain{}, SlowStart: &v1alpha1.SlowStart{}},
+			want:   `{"quorum":{"hysteresis":0},"drain":{},"slowStart":{}}`,
+		},
+		"a quorum that is a share": {
+			object: v1alpha1.Quorum{MinimumWeight: intstr.FromString("50%")},
+			want:   `{"minimumWeight":"50%","hysteresis":0}`,
+		},
+		"a drain of no time keeps it": {
+			object: v1alpha1.Drain{Timeout: &metav1.Duration{}},
+			want:   `{"timeout":"0s"}`,
+		},
+		"a pod that has no VIP": {
+			object: v1alpha1.RealServerNodeStatus{Pods: []v1alpha1.PreparedPod{{UID: "1"}}},
+			want:   `{"pods":[{"uid":"1"}]}`,
 		},
 		"a pool that takes the defaults": {
 			object: v1alpha1.DirectorPoolSpec{},

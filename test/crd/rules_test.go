@@ -28,9 +28,15 @@ type rule struct {
 	refuses []string
 }
 
+// rules are those that are written in CEL.
+func rules() []rule {
+	return slices.Concat(virtualServerRules(), workloadRules(), policyRules(), healthCheckRules(),
+		directorPoolRules(), directorRules(), realServerNodeRules())
+}
+
 // TestRules asks a real API server on which side of each rule an object is.
 func TestRules(t *testing.T) {
-	for _, rule := range slices.Concat(virtualServerRules(), healthCheckRules(), directorPoolRules(), directorRules(), bounds()) {
+	for _, rule := range slices.Concat(rules(), bounds()) {
 		t.Run(rule.at+"/"+rule.message, func(t *testing.T) {
 			if len(rule.accepts) == 0 || len(rule.refuses) == 0 {
 				t.Fatal("a rule needs an object on each side of it")
@@ -52,7 +58,7 @@ func TestRules(t *testing.T) {
 // TestEveryRuleIsTested compares the table above with the CRDs.
 func TestEveryRuleIsTested(t *testing.T) {
 	tested := map[string]bool{}
-	for _, rule := range slices.Concat(virtualServerRules(), healthCheckRules(), directorPoolRules(), directorRules()) {
+	for _, rule := range rules() {
 		tested[rule.at+": "+rule.message] = true
 	}
 	declared := map[string]bool{}
@@ -140,7 +146,8 @@ func TestAddressesMayBeWrittenInAnotherOrder(t *testing.T) {
 // does.
 func TestUnknownFieldsAreRefused(t *testing.T) {
 	for _, patch := range []string{
-		`{spec: {podSelector: {}}}`,
+		`{spec: {sorryServer: {address: 192.168.11.150, port: 8080}}}`,
+		`{spec: {podSelector: {matchFields: []}}}`,
 		`{spec: {ports: [{port: 80, targetPort: 8080}]}}`,
 		`{spec: {realServers: [{address: 192.168.11.135, upperThreshold: 1}]}}`,
 		`{spec: {healthChecks: [{type: TCP, http: {}}]}}`,

@@ -14,7 +14,7 @@ func unbounded(path string) bool {
 	if strings.HasSuffix(path, ".apiVersion") || strings.HasSuffix(path, ".kind") {
 		return true
 	}
-	return strings.Contains(path, "odeSelector") || strings.Contains(path, "namespaceSelector")
+	return strings.Contains(path, "odeSelector") || strings.Contains(path, "namespaceSelector") || strings.Contains(path, "podSelector.match")
 }
 
 // TestEverythingHasABound keeps the objects small and the rules cheap: the API
@@ -76,9 +76,10 @@ func TestNames(t *testing.T) {
 		HasStatus     bool
 	}
 	want := map[string]names{
-		"VirtualServer": {Plural: "virtualservers", Scope: "Namespaced", Short: []string{"vs"}, HasStatus: true},
-		"DirectorPool":  {Plural: "directorpools", Scope: "Cluster", Short: []string{"dp"}},
-		"Director":      {Plural: "directors", Scope: "Cluster", Short: []string{"dir"}, HasStatus: true},
+		"VirtualServer":  {Plural: "virtualservers", Scope: "Namespaced", Short: []string{"vs"}, HasStatus: true},
+		"DirectorPool":   {Plural: "directorpools", Scope: "Cluster", Short: []string{"dp"}},
+		"Director":       {Plural: "directors", Scope: "Cluster", Short: []string{"dir"}, HasStatus: true},
+		"RealServerNode": {Plural: "realservernodes", Scope: "Cluster", Short: []string{"rsn"}, HasStatus: true},
 	}
 	got := map[string]names{}
 	for kind, crd := range definitions(t) {
@@ -100,9 +101,10 @@ func TestNames(t *testing.T) {
 
 func TestColumns(t *testing.T) {
 	want := map[string][]string{
-		"VirtualServer": {"VIP", "(Addresses)", "Ports", "Scheduler", "Method", "Real Servers", "Director", "Ready", "Age"},
-		"DirectorPool":  {"Interface", "Guard", "Age"},
-		"Director":      {"Pool", "Active", "VIPs", "Ready", "Alive", "(Address)", "(Interface)", "(Kernel)", "Age"},
+		"VirtualServer":  {"VIP", "(Addresses)", "Ports", "Scheduler", "Method", "Real Servers", "Director", "Ready", "Age"},
+		"DirectorPool":   {"Interface", "Guard", "Age"},
+		"RealServerNode": {"Pods", "Prepared", "Ready", "Age"},
+		"Director":       {"Pool", "Active", "VIPs", "Ready", "Alive", "(Address)", "(Interface)", "(Kernel)", "Age"},
 	}
 	got := map[string][]string{}
 	for kind, crd := range definitions(t) {

@@ -40,7 +40,7 @@ func forwardsOneToTwo(t *testing.T, s *suite) {
 func shows(t *testing.T, s *suite) {
 	s.serve(t, web("shown", "192.168.11.202"))
 	var pods corev1.PodList
-	if err := s.api.List(t.Context(), &pods, client.InNamespace(deploy.Namespace)); err != nil {
+	if err := s.api.List(t.Context(), &pods, client.InNamespace(deploy.Namespace), deploy.DirectorPods()); err != nil {
 		t.Fatal(err)
 	}
 	if len(pods.Items) != 1 || pods.Items[0].Status.Phase != corev1.PodRunning || pods.Items[0].Spec.NodeName != lone {

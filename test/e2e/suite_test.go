@@ -50,6 +50,9 @@ type suite struct {
 var (
 	keep   = flag.Bool("keep", false, "leave the lab up at the end")
 	rounds = flag.Int("rounds", 1, "how often to run all scenarios")
+	// Directors' pods are routed. Where pods are on a bridge each packet passes the
+	// node's iptables, which an emulated node has little time for.
+	podNetwork = flag.String("pods", string(cluster.PodsMacvlan), "how the worker's pods are connected: macvlan or bridge")
 )
 
 // TestE2E runs all scenarios on one lab.
@@ -88,6 +91,7 @@ func (s *suite) round(t *testing.T) {
 		{"API server stopped and the director killed: nothing is lost", survivesWithoutAPI},
 		{"a second director says that it has no IPVS, and then is warm and silent", warmAndSilent},
 		{"a node that leaves the pool is as it was found", leavesClean},
+		{"pods", pods},
 		{"two directors", pair},
 	} {
 		if !t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) }) {
@@ -99,7 +103,9 @@ func (s *suite) round(t *testing.T) {
 func newSuite(t *testing.T) *suite {
 	ctx := t.Context()
 	watchEnd(t)
-	lab, err := cluster.Up(ctx, cluster.Defaults(labName), os.Stdout)
+	nodes := cluster.Defaults(labName)
+	nodes.Pods = []cluster.PodNetwork{cluster.PodNetwork(*podNetwork)}
+	lab, err := cluster.Up(ctx, nodes, os.Stdout)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -320,9 +326,16 @@ func (s *suite) run(t *testing.T, where string, args ...string) string {
 // ends it.
 func (s *suite) traffic(t *testing.T, host, network, vip string, rate int) (stop func() load.Summary) {
 	t.Helper()
+	return s.trafficOf(t, host, load.Options{Address: vip + ":80", Network: network, Rate: rate})
+}
+
+// trafficOf is traffic with options of one's own.
+func (s *suite) trafficOf(t *testing.T, host string, options load.Options) (stop func() load.Summary) {
+	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	begin := time.Now()
-	recorder, wait := load.Start(ctx, load.Options{Address: vip + ":80", Network: network, Rate: rate, Dial: s.lab.Dial(host)})
+	options.Dial = s.lab.Dial(host)
+	recorder, wait := load.Start(ctx, options)
 	stopped := false
 	stop = func() load.Summary {
 		if !stopped {

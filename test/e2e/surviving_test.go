@@ -101,7 +101,7 @@ func (w watched) check(t *testing.T) {
 func (s *suite) ready(t *testing.T, node string) bool {
 	t.Helper()
 	var pods corev1.PodList
-	if err := s.api.List(t.Context(), &pods, client.InNamespace(deploy.Namespace)); err != nil {
+	if err := s.api.List(t.Context(), &pods, client.InNamespace(deploy.Namespace), deploy.DirectorPods()); err != nil {
 		return false
 	}
 	for _, pod := range pods.Items {

@@ -100,6 +100,9 @@ func TestValuesAreChecked(t *testing.T) {
 		"no memory limit":                      {`director.resources.limits={"memory":null}`, "memory"},
 		"a CPU limit":                          {`director.resources.limits.cpu="1"`, "limits"},
 		"a log level that does not exist":      {`director.logLevel="loud"`, "logLevel"},
+		"an agent's socket that is no path":    {`realServer.criSocket="containerd.sock"`, "criSocket"},
+		"an agent's value that does not exist": {`realServer.interface="eth0"`, "interface"},
+		"an agent without a memory limit":      {`realServer.resources.limits={"memory":null}`, "memory"},
 		"a node label that is no text":         {`director.nodeSelector={"a":true}`, "nodeSelector"},
 		"a pod label that the selector needs":  {`director.podLabels={"app.kubernetes.io/name":"x"}`, "podLabels"},
 		"an effect that does not exist":        {`director.tolerations=[{"effect":"Never"}]`, "tolerations"},
@@ -172,6 +175,70 @@ func TestValuesArriveWhereTheyShould(t *testing.T) {
 	}
 }
 
+// TestValuesOfTheAgentArriveWhereTheyShould sets every value of it that a user may
+// set.
+func TestValuesOfTheAgentArriveWhereTheyShould(t *testing.T) {
+	got := chart(t,
+		"--set", "image.repository=example/director,image.tag=v1,image.pullPolicy=Always",
+		"--set-json", `imagePullSecrets=[{"name":"pull"}]`,
+		"--set-json", `realServer.nodeSelector={"kubernetes.io/os":null,"role":"web"}`,
+		"--set-json", `realServer.tolerations=[{"key":"web","operator":"Exists"}]`,
+		"--set", "realServer.metricsPort=1001,realServer.healthPort=1002,realServer.logLevel=debug",
+		"--set", "realServer.criSocket=/run/k3s/containerd/containerd.sock",
+		"--set-json", `realServer.resources={"requests":{"cpu":"1"},"limits":{"memory":"1Gi"}}`,
+		"--set-json", `realServer.podAnnotations={"a":"b"}`, "--set-json", `realServer.podLabels={"c":"d"}`,
+		"--set", "apiServer.host=192.168.11.10,apiServer.port=8443",
+	)
+	pods := typed[appsv1.DaemonSet](t, got, "DaemonSet/lvs-operator-realserver").Spec.Template
+	agent := pods.Spec.Containers[0]
+	want := map[string]string{
+		"image":         "example/director:v1 Always",
+		"pull secrets":  "[{pull}]",
+		"node selector": "map[role:web]",
+		"tolerations":   "web Exists",
+		"ports":         "1001 1002",
+		"memory":        "1Gi",
+		"annotations":   "map[a:b]",
+		"label":         "d",
+		"API server":    "192.168.11.10:8443",
+		"mounts": "[/host/proc/sys/net from /proc/sys/net (Directory) /run/k3s/containerd from /run/k3s/containerd (Directory), read-only " +
+			"/run/lvs-operator/agent from /run/lvs-operator/agent (DirectoryOrCreate) " +
+			"/run/netns from /run/netns (DirectoryOrCreate), read-only, HostToContainer]",
+	}
+	found := map[string]string{
+		"image":         fmt.Sprint(agent.Image, " ", agent.ImagePullPolicy),
+		"pull secrets":  fmt.Sprint(pods.Spec.ImagePullSecrets),
+		"node selector": fmt.Sprint(pods.Spec.NodeSelector),
+		"tolerations":   fmt.Sprint(pods.Spec.Tolerations[0].Key, " ", pods.Spec.Tolerations[0].Operator),
+		"ports":         fmt.Sprint(agent.Ports[0].ContainerPort, " ", agent.Ports[1].ContainerPort),
+		"memory":        agent.Resources.Limits.Memory().String(),
+		"annotations":   fmt.Sprint(pods.Annotations),
+		"label":         pods.Labels["c"],
+		"API server":    variable(agent, "KUBERNETES_SERVICE_HOST") + ":" + variable(agent, "KUBERNETES_SERVICE_PORT"),
+		"mounts":        fmt.Sprint(mounts(pods.Spec)),
+	}
+	if diff := cmp.Diff(want, found); diff != "" {
+		t.Errorf("values differ (-want +got):\n%s", diff)
+	}
+	for _, argument := range []string{
+		"--metrics-bind-address=[$(HOST_IP)]:1001", "--health-bind-address=127.0.0.1:1002", "--log-level=debug",
+		"--cri-socket=/run/k3s/containerd/containerd.sock",
+	} {
+		if !slices.Contains(agent.Args, argument) {
+			t.Errorf("arguments %q lack %s", agent.Args, argument)
+		}
+	}
+}
+
+// TestAgentsCanBeLeftOut shows that nothing of them is there then.
+func TestAgentsCanBeLeftOut(t *testing.T) {
+	for key := range chart(t, "--set", "realServer.enabled=false") {
+		if strings.HasSuffix(key, "realserver") {
+			t.Errorf("there is %s", key)
+		}
+	}
+}
+
 func variable(container corev1.Container, name string) string {
 	for _, variable := range container.Env {
 		if variable.Name == name {
@@ -213,8 +280,8 @@ func TestNamesFollowTheRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, object := range decode(t, text) {
-		if object.GetName() != "edge-lvs-operator-director" {
-			t.Errorf("%s: want the name edge-lvs-operator-director", key)
+		if name := object.GetName(); name != "edge-lvs-operator-director" && name != "edge-lvs-operator-realserver" {
+			t.Errorf("%s: want the name edge-lvs-operator-director or -realserver", key)
 		}
 		isGlobal := strings.HasPrefix(object.GetKind(), "Cluster") || object.GetKind() == "FlowSchema"
 		if isGlobal != (object.GetNamespace() == "") {
@@ -223,18 +290,22 @@ func TestNamesFollowTheRelease(t *testing.T) {
 	}
 }
 
-// TestArgumentsAreFlagsOfTheDirector reads the director's source: an argument
-// that it does not know would keep every pod from starting.
-func TestArgumentsAreFlagsOfTheDirector(t *testing.T) {
-	var source strings.Builder
-	for _, text := range contents(t, root+"/cmd/director/*.go") {
-		source.WriteString(text)
-	}
-	set := typed[appsv1.DaemonSet](t, chart(t, "--set", "director.kubeProxyExcludesVIPs=true"), "DaemonSet/lvs-operator-director")
-	for _, argument := range set.Spec.Template.Spec.Containers[0].Args {
-		name, _, _ := strings.Cut(strings.TrimPrefix(argument, "--"), "=")
-		if !strings.Contains(source.String(), fmt.Sprintf(", %q, ", name)) {
-			t.Errorf("cmd/director has no flag for %s", argument)
+// TestArgumentsAreFlags reads the programs' source: an argument that one of them
+// does not know would keep every pod from starting.
+func TestArgumentsAreFlags(t *testing.T) {
+	rendered := chart(t, "--set", "director.kubeProxyExcludesVIPs=true,realServer.criSocket=/run/a/b.sock")
+	for name, folder := range map[string]string{"director": "cmd/director", "realserver": "cmd/realserver/agent"} {
+		var source strings.Builder
+		for _, text := range contents(t, root+"/"+folder+"/*.go") {
+			source.WriteString(text)
+		}
+		set := typed[appsv1.DaemonSet](t, rendered, "DaemonSet/lvs-operator-"+name)
+		for _, argument := range set.Spec.Template.Spec.Containers[0].Args {
+			flag, isFlag := strings.CutPrefix(argument, "--")
+			flag, _, _ = strings.Cut(flag, "=")
+			if isFlag && !strings.Contains(source.String(), fmt.Sprintf(", %q, ", flag)) {
+				t.Errorf("%s has no flag for %s", folder, argument)
+			}
 		}
 	}
 }

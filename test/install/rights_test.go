@@ -147,6 +147,71 @@ func TestDirectorPod(t *testing.T) {
 	}
 }
 
+// TestAgentPod pins what an agent's pod may do to its node.
+func TestAgentPod(t *testing.T) {
+	set := typed[appsv1.DaemonSet](t, kustomize(t, "config/default"), "DaemonSet/lvs-operator-realserver")
+	pod := set.Spec.Template.Spec
+	if len(pod.InitContainers) != 0 || len(pod.Containers) != 1 {
+		t.Fatalf("got %d and %d containers, want 1 and no init container", len(pod.Containers), len(pod.InitContainers))
+	}
+	if !pod.HostNetwork || pod.HostPID || pod.HostIPC {
+		t.Error("want the host's network, and neither its processes nor its IPC")
+	}
+
+	yes, no, user := true, false, int64(0)
+	wantContext := &corev1.SecurityContext{
+		RunAsUser:                &user,
+		AllowPrivilegeEscalation: &no,
+		ReadOnlyRootFilesystem:   &yes,
+		Capabilities:             &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}, Add: []corev1.Capability{"NET_ADMIN", "SYS_ADMIN"}},
+	}
+	if diff := cmp.Diff(wantContext, pod.Containers[0].SecurityContext); diff != "" {
+		t.Errorf("security context differs (-want +got):\n%s", diff)
+	}
+	if profile := pod.SecurityContext.SeccompProfile; profile == nil || profile.Type != corev1.SeccompProfileTypeRuntimeDefault {
+		t.Errorf("seccomp profile %v, want RuntimeDefault", profile)
+	}
+	wantMounts := []string{
+		"/run/containerd from /run/containerd (DirectoryOrCreate), read-only",
+		"/run/crio from /run/crio (DirectoryOrCreate), read-only",
+		"/run/netns from /run/netns (DirectoryOrCreate), read-only, HostToContainer",
+		"/host/proc/sys/net from /proc/sys/net (Directory)",
+		"/run/lvs-operator/agent from /run/lvs-operator/agent (DirectoryOrCreate)",
+	}
+	if diff := cmp.Diff(slices.Sorted(slices.Values(wantMounts)), mounts(pod)); diff != "" {
+		t.Errorf("mounts differ (-want +got):\n%s", diff)
+	}
+	if _, limited := pod.Containers[0].Resources.Limits[corev1.ResourceCPU]; limited {
+		t.Error("there is a CPU limit")
+	}
+	if surge := set.Spec.UpdateStrategy.RollingUpdate.MaxSurge; surge.IntValue() != 0 {
+		t.Errorf("max surge %v, want no two agents on one node", surge)
+	}
+}
+
+// mounts describes, in order, what the first container of a pod sees of its node.
+func mounts(pod corev1.PodSpec) []string {
+	from := map[string]string{}
+	for _, volume := range pod.Volumes {
+		if volume.HostPath != nil {
+			from[volume.Name] = fmt.Sprintf("%s (%s)", volume.HostPath.Path, *volume.HostPath.Type)
+		}
+	}
+	var found []string
+	for _, mount := range pod.Containers[0].VolumeMounts {
+		line := mount.MountPath + " from " + from[mount.Name]
+		if mount.ReadOnly {
+			line += ", read-only"
+		}
+		if mount.MountPropagation != nil {
+			line += ", " + string(*mount.MountPropagation)
+		}
+		found = append(found, line)
+	}
+	slices.Sort(found)
+	return found
+}
+
 // TestNamespaceAllowsDirectors shows that the namespace enforces a level that
 // the pods can have.
 func TestNamespaceAllowsDirectors(t *testing.T) {
@@ -161,7 +226,7 @@ func TestNamespaceAllowsDirectors(t *testing.T) {
 func TestOtherBasesRender(t *testing.T) {
 	for base, want := range map[string][]string{
 		"config/crd":     {"CustomResourceDefinition"},
-		"config/samples": {"DirectorPool", "VirtualServer"},
+		"config/samples": {"Deployment", "DirectorPool", "Service", "VirtualServer"},
 	} {
 		kinds := map[string]bool{}
 		for key := range kustomize(t, base) {

@@ -24,11 +24,12 @@ import (
 
 var update = flag.Bool("update", false, "write what is planned into the scenarios")
 
-// The files of a scenario. The last four are what is expected; with none of
+// The files of a scenario. The last five are what is expected; with none of
 // them in it a scenario promises that nothing is served and nothing refused.
 const (
-	// objectsFile has VirtualServers, one DirectorPool at most, and Namespaces
-	// for their labels.
+	// objectsFile has VirtualServers, one DirectorPool at most, Namespaces for their
+	// labels, and what real servers are found by: Pods, EndpointSlices,
+	// RealServerNodes and Nodes for their annotations.
 	objectsFile = "objects.yaml"
 	// siteFile is a site.
 	siteFile = "site.yaml"
@@ -43,6 +44,8 @@ const (
 	checksFile     = "checks"
 	drainingFile   = "draining"
 	rejectionsFile = "rejections"
+	// serversFile has the real servers of which there is something to tell.
+	serversFile = "servers"
 )
 
 // site is what is round the director.
@@ -54,6 +57,9 @@ type site struct {
 	Connections uint32 `json:"connections,omitempty"`
 	// DrainingFor is how long ago everything that drains began to.
 	DrainingFor metav1.Duration `json:"drainingFor,omitzero"`
+	// Gateways are those by which the director reaches networks; it is on all
+	// others itself.
+	Gateways map[string]string `json:"gateways,omitempty"`
 }
 
 // scenario is the input of one, read.
@@ -62,6 +68,7 @@ type scenario struct {
 	servers    []v1alpha1.VirtualServer
 	pool       *v1alpha1.DirectorPool
 	namespaces map[string]map[string]string
+	workload   workload
 	// weighed says that the kernel and verdicts count.
 	weighed  bool
 	have     netstate.State
@@ -81,7 +88,7 @@ func TestScenarios(t *testing.T) {
 			}
 			a := parseArchive(string(text))
 			got := play(t, read(t, &a))
-			for _, name := range []string{wantFile, checksFile, drainingFile, rejectionsFile} {
+			for _, name := range []string{wantFile, checksFile, drainingFile, rejectionsFile, serversFile} {
 				want, _ := a.file(name)
 				if diff := cmp.Diff(strings.Split(want, "\n"), strings.Split(got[name], "\n")); diff != "" && !*update {
 					t.Errorf("%s (-want +got):\n%s", name, diff)
@@ -99,7 +106,10 @@ func TestScenarios(t *testing.T) {
 
 func read(t *testing.T, a *archive) scenario {
 	t.Helper()
-	s := scenario{namespaces: map[string]map[string]string{}, have: netstate.New(), verdicts: map[string]health.Verdict{}}
+	s := scenario{
+		namespaces: map[string]map[string]string{}, workload: newWorkload(),
+		have: netstate.New(), verdicts: map[string]health.Verdict{},
+	}
 	if text, ok := a.file(siteFile); ok {
 		decode(t, text, &s.site)
 	}
@@ -145,7 +155,9 @@ func (s *scenario) readObject(t *testing.T, document string) {
 		decode(t, document, &namespace)
 		s.namespaces[namespace.Name] = namespace.Labels
 	default:
-		t.Fatalf("an object of kind %q", kind.Kind)
+		if !s.workload.readObject(t, kind.Kind, document) {
+			t.Fatalf("an object of kind %q", kind.Kind)
+		}
 	}
 }
 
@@ -162,6 +174,7 @@ func play(t *testing.T, s scenario) map[string]string {
 	t.Helper()
 	all := netstate.New()
 	checks, draining, rejections := map[string]struct{}{}, map[string]struct{}{}, map[string]struct{}{}
+	servers := map[string]struct{}{}
 	for _, key := range s.keys() {
 		desired, refused := plan.For(s.snapshot(key))
 		for _, r := range refused {
@@ -172,6 +185,7 @@ func play(t *testing.T, s scenario) map[string]string {
 				checks[describe(destination, check)] = struct{}{}
 			}
 		}
+		tell(servers, desired)
 		state := desired.State
 		if s.weighed {
 			var leaving map[netstate.DestinationKey]time.Time
@@ -191,6 +205,7 @@ func play(t *testing.T, s scenario) map[string]string {
 	}
 	return map[string]string{
 		wantFile: string(text), checksFile: lines(checks), drainingFile: lines(draining), rejectionsFile: lines(rejections),
+		serversFile: lines(servers),
 	}
 }
 
@@ -223,6 +238,8 @@ func (s *scenario) snapshot(key netstate.Key) plan.Snapshot {
 	if s.site.Source != "" {
 		snapshot.Source = netip.MustParseAddr(s.site.Source)
 	}
+	s.workload.addTo(&snapshot)
+	snapshot.Reach = s.site.reach
 	return snapshot
 }
 
@@ -243,9 +260,10 @@ func (s *scenario) want(desired plan.Desired) (netstate.State, map[netstate.Dest
 		have.Connections[key] = netstate.Connections{Active: s.site.Connections}
 		since[key] = now.Add(-s.site.DrainingFor.Duration)
 	}
-	return plan.Want(desired, have, func(probe health.Probe) health.Verdict {
+	state, later, _ := plan.Want(desired, have, func(probe health.Probe) health.Verdict {
 		return s.verdicts[netip.AddrPortFrom(probe.Target.Addr, probe.Target.Port).String()]
-	}, since, now, 30*time.Second)
+	}, plan.Memory{Draining: since}, now)
+	return state, later.Draining
 }
 
 func describe(destination netstate.DestinationKey, check plan.Check) string {

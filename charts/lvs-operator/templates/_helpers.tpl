@@ -13,6 +13,17 @@ app.kubernetes.io/name: lvs-operator
 app.kubernetes.io/component: director
 {{- end }}
 
+{{/* The name of everything that belongs to the real-server agents. */}}
+{{- define "lvs-operator.realserver" -}}
+{{- include "lvs-operator.director" . | trimSuffix "director" }}realserver
+{{- end }}
+
+{{/* Labels by which the agents' pods are found. They can't be changed. */}}
+{{- define "lvs-operator.realserverLabels" -}}
+app.kubernetes.io/name: lvs-operator
+app.kubernetes.io/component: realserver
+{{- end }}
+
 {{/* Labels of Helm's own, on every object. */}}
 {{- define "lvs-operator.helmLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}

@@ -2,7 +2,9 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/signal"
 	"syscall"
@@ -72,8 +74,46 @@ func openLine(name string) (*os.File, error) {
 // serve takes commands from one line, caller after caller.
 func serve(line *os.File, wake <-chan struct{}) {
 	for range wake {
-		if err := wire.Serve(line); err != nil {
+		if err := wire.Serve(&patient{ReadWriter: line, wake: wake}); err != nil {
 			console("line %s: %v", line.Name(), err)
+		}
+	}
+}
+
+const (
+	// hangUpGrace is how long a caller may seem to be gone.
+	hangUpGrace = 500 * time.Millisecond
+	// hangUpLook is how often it is looked meanwhile whether he is.
+	hangUpLook = 50 * time.Millisecond
+)
+
+// patient is a line that does not believe at once that its caller hung up. What
+// the kernel says of that comes by another way than what callers send, and later
+// under load: it may be the hang-up of the caller before, while the next one is
+// there already, and has sent what is read next.
+type patient struct {
+	io.ReadWriter
+	wake <-chan struct{}
+	// called says that somebody sent something.
+	called bool
+}
+
+func (p *patient) Read(into []byte) (int, error) {
+	grace := time.NewTimer(hangUpGrace)
+	defer grace.Stop()
+	look := time.NewTicker(hangUpLook)
+	defer look.Stop()
+	for {
+		n, err := p.ReadWriter.Read(into)
+		p.called = p.called || n > 0
+		if n > 0 || !p.called || !errors.Is(err, io.EOF) {
+			return n, err
+		}
+		select {
+		case <-grace.C:
+			return 0, io.EOF
+		case <-look.C:
+		case <-p.wake:
 		}
 	}
 }

@@ -106,6 +106,11 @@ func (l *Lab) bootNode(n Node, files guestFiles) error {
 			{Tap: n.managementTap(), MAC: n.managementMAC()},
 		},
 	}
+	if !n.Director {
+		// Pods are started, probed and asked there, which is more than one emulated
+		// processor does beside the node's own programs.
+		config.CPUs = 2
+	}
 	for port := range node.Ports {
 		config.Ports = append(config.Ports, guest.Port{
 			Name:    node.PortName(port),

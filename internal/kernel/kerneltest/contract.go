@@ -52,6 +52,7 @@ func Contract(t *testing.T, newClient func(t *testing.T) Kernel) {
 		"keys are what is owned":                              ownsKeys,
 		"restoring leaves nothing":                            restores,
 		"preparing again changes nothing":                     preparesAgain,
+		"interfaces that do not exist are passed over":        passesOverLinks,
 		"any state follows any other":                         anyTransition,
 		"keys may be worked on at once":                       worksAtOnce,
 		"a firewall mark is a key like a VIP":                 marks,
@@ -371,6 +372,19 @@ func preparesAgain(t *testing.T, s *subject) {
 	want := Parse(t, contractState)
 	s.bring(t, netstate.New(), want)
 	s.prepare(t)
+	s.holds(t, want)
+}
+
+func passesOverLinks(t *testing.T, s *subject) {
+	node := ContractNode
+	for _, links := range [][]string{{"veth-gone", "veth-new"}, {"veth-new"}, nil} {
+		node.Links = links
+		if err := s.Prepare(context.Background(), node); err != nil {
+			t.Fatalf("Prepare() with %v = %v", links, err)
+		}
+	}
+	want := Parse(t, contractState)
+	s.bring(t, netstate.New(), want)
 	s.holds(t, want)
 }
 

@@ -47,11 +47,17 @@ func New(t testing.TB) *NS {
 	return n
 }
 
-// run calls fn on a thread of its own, which ends with it.
+// run calls fn on a thread of its own, which ends with it. The main thread would
+// not, and is held while another one does it.
 func run(fn func() error) error {
 	result := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			defer runtime.UnlockOSThread()
+			result <- run(fn)
+			return
+		}
 		result <- fn()
 	}()
 	return <-result
