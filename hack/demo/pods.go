@@ -6,13 +6,12 @@ import (
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/hack/deploy"
 	"github.com/lvs-operator/lvs-operator/hack/lab/cluster"
 	"github.com/lvs-operator/lvs-operator/hack/load"
 )
@@ -49,43 +48,7 @@ func (s *stage) deployFarm(ctx context.Context) error {
 	return nil
 }
 
-func farmDeployment() *appsv1.Deployment {
-	labels := map[string]string{"app": farm}
-	return &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: farm},
-		Spec: appsv1.DeploymentSpec{
-			Replicas: new(int32(farmReplicas)),
-			Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Strategy: appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{
-				MaxUnavailable: new(intstr.FromInt32(0)), MaxSurge: new(intstr.FromInt32(1)),
-			}},
-			Template: corev1.PodTemplateSpec{
-				ObjectMeta: metav1.ObjectMeta{Labels: labels},
-				Spec: corev1.PodSpec{
-					NodeSelector:                  map[string]string{corev1.LabelHostname: farmNode},
-					TerminationGracePeriodSeconds: new(int64(20)),
-					ReadinessGates:                []corev1.PodReadinessGate{{ConditionType: v1alpha1.PodConditionRealServerReady}},
-					Containers: []corev1.Container{{
-						Name: "responder", Image: cluster.ResponderImage, ImagePullPolicy: corev1.PullIfNotPresent,
-						// Until every director knows that the pod leaves.
-						Args: []string{"--grace=5s"},
-						// Often until it is there, and seldom then: each takes the node
-						// some of its processors' time.
-						StartupProbe:   probe(1, 60),
-						ReadinessProbe: probe(10, 3),
-					}},
-				},
-			},
-		},
-	}
-}
-
-func probe(seconds, failures int32) *corev1.Probe {
-	return &corev1.Probe{
-		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/readyz", Port: intstr.FromInt32(80)}},
-		PeriodSeconds: seconds, TimeoutSeconds: 5, FailureThreshold: failures,
-	}
-}
+func farmDeployment() *appsv1.Deployment { return deploy.Farm(farm, farmNode, farmReplicas) }
 
 func farmServer() *v1alpha1.VirtualServer {
 	return &v1alpha1.VirtualServer{

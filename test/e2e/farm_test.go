@@ -15,57 +15,16 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	"k8s.io/apimachinery/pkg/util/intstr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/hack/deploy"
 	"github.com/lvs-operator/lvs-operator/hack/lab/cluster"
 	"github.com/lvs-operator/lvs-operator/hack/load"
 )
 
-// podFarm is a Deployment of one pod of the lab's responder on the worker, with the
-// gate.
-func podFarm(name string, changes ...func(*corev1.PodTemplateSpec)) *appsv1.Deployment {
-	labels := map[string]string{"app": name}
-	template := corev1.PodTemplateSpec{
-		ObjectMeta: metav1.ObjectMeta{Labels: labels},
-		Spec: corev1.PodSpec{
-			NodeSelector:                  map[string]string{corev1.LabelHostname: other},
-			TerminationGracePeriodSeconds: new(int64(20)),
-			ReadinessGates:                []corev1.PodReadinessGate{{ConditionType: v1alpha1.PodConditionRealServerReady}},
-			Containers: []corev1.Container{{
-				Name: "responder", Image: cluster.ResponderImage, ImagePullPolicy: corev1.PullIfNotPresent,
-				// Until every director knows that the pod leaves.
-				Args: []string{"--grace=5s"},
-				// Often until it is there, and seldom then: each takes the node some of
-				// its processors' time.
-				StartupProbe:   probe(1, 60),
-				ReadinessProbe: probe(10, 3),
-			}},
-		},
-	}
-	for _, change := range changes {
-		change(&template)
-	}
-	return &appsv1.Deployment{
-		ObjectMeta: metav1.ObjectMeta{Namespace: "default", Name: name},
-		Spec: appsv1.DeploymentSpec{
-			Replicas: new(int32(1)),
-			Selector: &metav1.LabelSelector{MatchLabels: labels},
-			Template: template,
-			Strategy: appsv1.DeploymentStrategy{RollingUpdate: &appsv1.RollingUpdateDeployment{
-				MaxUnavailable: new(intstr.FromInt32(0)), MaxSurge: new(intstr.FromInt32(1)),
-			}},
-		},
-	}
-}
-
-func probe(seconds, failures int32) *corev1.Probe {
-	return &corev1.Probe{
-		ProbeHandler:  corev1.ProbeHandler{HTTPGet: &corev1.HTTPGetAction{Path: "/readyz", Port: intstr.FromInt32(80)}},
-		PeriodSeconds: seconds, TimeoutSeconds: 5, FailureThreshold: failures,
-	}
-}
+// podFarm is a farm of one pod on the worker.
+func podFarm(name string) *appsv1.Deployment { return deploy.Farm(name, other, 1) }
 
 // deploy creates a Deployment, and deletes it at the end of the test.
 func (s *suite) deploy(t *testing.T, d *appsv1.Deployment) {

@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	"github.com/lvs-operator/lvs-operator/hack/deploy"
 	"github.com/lvs-operator/lvs-operator/hack/lab/cluster"
 	"github.com/lvs-operator/lvs-operator/hack/load"
 )
@@ -140,9 +141,7 @@ func opensGate(t *testing.T, s *suite) {
 func namesGateway(t *testing.T, s *suite) {
 	const vip = "192.168.11.223"
 	for name, node := range map[string]string{"routed-own": lone, "routed-far": spare} {
-		s.deploy(t, podFarm(name, func(template *corev1.PodTemplateSpec) {
-			template.Spec.NodeSelector[corev1.LabelHostname] = node
-		}))
+		s.deploy(t, deploy.Farm(name, node, 1))
 	}
 	vs := servedByPods("routed", "", vip)
 	vs.Spec.PodSelector = &metav1.LabelSelector{MatchExpressions: []metav1.LabelSelectorRequirement{
