@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"time"
 
@@ -129,7 +130,18 @@ func runService(service node.Service) error {
 	// of Go's preemptions and collections make services several times faster.
 	cmd.Env = append(os.Environ(), "GODEBUG=asyncpreemptoff=1", "GOGC=400")
 	cmd.Stdout, cmd.Stderr = log, log
-	return errors.Join(cmd.Run(), log.Close())
+	return errors.Join(startNice(cmd, service.Nice), cmd.Wait(), log.Close())
+}
+
+// startNice starts a command, which inherits its niceness from the thread that
+// does it.
+func startNice(cmd *exec.Cmd, nice int) error {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := unix.Setpriority(unix.PRIO_PROCESS, 0, nice); err != nil {
+		return fmt.Errorf("setting the niceness: %w", err)
+	}
+	return errors.Join(cmd.Start(), unix.Setpriority(unix.PRIO_PROCESS, 0, 0))
 }
 
 // console writes to the guest's serial line, which the lab keeps as a file.

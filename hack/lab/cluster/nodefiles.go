@@ -20,6 +20,11 @@ const (
 // project use too.
 const containerdSocket = "/run/containerd/containerd.sock"
 
+// behindPods is the niceness of what starts pods. Pods have a share of the
+// processor as a group, whatever their own niceness: without this those that answer
+// stand still for seconds while another one is started.
+const behindPods = 10
+
 // boot is what the agent of a node does.
 func (l *Lab) boot(n Node) node.Boot {
 	return node.Boot{
@@ -29,10 +34,11 @@ func (l *Lab) boot(n Node) node.Boot {
 			{
 				Name:  "containerd",
 				Args:  []string{"containerd"},
+				Nice:  behindPods,
 				Ready: containerdSocket,
 				Then:  [][]string{{"sh", "-c", "for i in " + node.ImagesDir + "/*.tar; do ctr -n k8s.io images import --local $i || exit; done"}},
 			},
-			{Name: "kubelet", Args: kubeletArgs(n)},
+			{Name: "kubelet", Args: kubeletArgs(n), Nice: behindPods},
 			{Name: "kube-proxy", Args: []string{
 				"kube-proxy", "--kubeconfig=/etc/kubernetes/kube-proxy.kubeconfig", "--proxy-mode=iptables",
 				"--cluster-cidr=" + clusterCIDR, "--hostname-override=" + n.Name,

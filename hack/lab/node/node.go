@@ -40,6 +40,8 @@ type Boot struct {
 type Service struct {
 	Name string   `json:"name"`
 	Args []string `json:"args"`
+	// Nice is its niceness, and that of what it starts.
+	Nice int `json:"nice,omitempty"`
 	// Ready is a unix socket that has to take connections before the next
 	// service starts.
 	Ready string `json:"ready,omitempty"`
