@@ -162,6 +162,8 @@ func (o *obedient) Active() bool {
 	return o.active
 }
 
+func (o *obedient) Term() (int64, time.Time) { return 1, time.Time{} }
+
 func (o *obedient) Plan(vip netip.Addr) (plan.Desired, bool) {
 	o.mu.Lock()
 	defer o.mu.Unlock()

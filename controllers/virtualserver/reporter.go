@@ -33,6 +33,9 @@ type Observed interface {
 	Site() Site
 	// Active says that this director is the active one of its pool's group.
 	Active() bool
+	// Term returns the epoch in which the group's Lease is this director's, and
+	// since when; 0 if it is not known to be.
+	Term() (epoch int64, since time.Time)
 	// Address returns what became of a VIP here, but for its plan.
 	Address(netip.Addr) conditions.Address
 	// Plan returns the plan of a VIP that the director carries out; false if it
@@ -67,11 +70,13 @@ type Reporter struct {
 
 	mu      sync.Mutex
 	written map[types.NamespacedName]time.Time
+	// told is the last term in which each VirtualServer was written.
+	told map[types.NamespacedName]int64
 }
 
 // SetupWithManager starts the reporter with the manager.
 func (r *Reporter) SetupWithManager(mgr manager.Manager) error {
-	r.written = map[types.NamespacedName]time.Time{}
+	r.written, r.told = map[types.NamespacedName]time.Time{}, map[types.NamespacedName]int64{}
 	return builder.ControllerManagedBy(mgr).
 		Named("status").
 		For(&v1alpha1.VirtualServer{}).
@@ -138,15 +143,18 @@ func (r *Reporter) Reconcile(ctx context.Context, request reconcile.Request) (re
 		return reconcile.Result{RequeueAfter: underWayLook}, nil
 	}
 	wanted := conditions.VirtualServer(outcome)
-	if !conditions.ReportDiffers(&vs, wanted) && !addressesDiffer(&vs, wanted) {
+	term, _ := r.Director.Term()
+	first := !r.toldIn(request.NamespacedName, term)
+	if !first && !conditions.ReportDiffers(&vs, wanted) && !addressesDiffer(&vs, wanted) {
 		return reconcile.Result{}, nil
 	}
-	if left := r.early(request.NamespacedName, conditions.Urgent(vs.Status, wanted)); left > 0 {
+	if left := r.early(request.NamespacedName, first || conditions.Urgent(vs.Status, wanted)); left > 0 {
 		return reconcile.Result{RequeueAfter: left}, nil
 	}
-	if err := r.write(ctx, &vs, wanted); err != nil {
+	if err := r.write(ctx, &vs, wanted, first); err != nil {
 		return reconcile.Result{}, err
 	}
+	r.tell(request.NamespacedName, term)
 	for _, e := range conditions.Events(vs.Status, wanted) {
 		r.Events.Eventf(&vs, nil, string(e.Type), e.Reason, "Report", "%s", e.Message)
 	}
@@ -243,18 +251,36 @@ func (r *Reporter) forget(name types.NamespacedName) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.written, name)
+	delete(r.told, name)
 }
 
-// write applies what differs, as the field managers that successors share.
-func (r *Reporter) write(ctx context.Context, vs *v1alpha1.VirtualServer, wanted v1alpha1.VirtualServerStatus) error {
-	if conditions.ReportDiffers(vs, wanted) {
+// toldIn says whether a VirtualServer was written in this term. In a new one all
+// are, whatever the cache shows: it may be behind, as for up to a minute after the
+// API server was away, and show what this director itself wrote before another was
+// active. A write that changes nothing costs the API server little.
+func (r *Reporter) toldIn(name types.NamespacedName, term int64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.told[name] == term
+}
+
+func (r *Reporter) tell(name types.NamespacedName, term int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.told[name] = term
+}
+
+// write applies what differs, or all, as the field managers that successors
+// share.
+func (r *Reporter) write(ctx context.Context, vs *v1alpha1.VirtualServer, wanted v1alpha1.VirtualServerStatus, all bool) error {
+	if all || conditions.ReportDiffers(vs, wanted) {
 		apply, err := conditions.ReporterApply(vs, wanted)
 		if err := r.apply(ctx, apply, err, conditions.ReporterManager); err != nil {
 			return err
 		}
 	}
 	for _, group := range conditions.Groups(vs, wanted) {
-		if !conditions.AddressesDiffer(vs, group, wanted) {
+		if !all && !conditions.AddressesDiffer(vs, group, wanted) {
 			continue
 		}
 		apply, err := conditions.AddressesApply(vs, group, wanted)
