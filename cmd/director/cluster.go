@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
 	"sync/atomic"
@@ -15,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -32,11 +30,9 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/director"
 	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
+	"github.com/lvs-operator/lvs-operator/internal/kubeconfig"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
-
-// dialPatience bounds an attempt to connect to the API server.
-const dialPatience = 5 * time.Second
 
 // cluster joins a director with the API server.
 type cluster struct {
@@ -57,16 +53,13 @@ type cluster struct {
 }
 
 func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error) {
-	restConfig, err := loadConfig(o.kubeconfig)
+	restConfig, err := kubeconfig.Load(o.kubeconfig)
 	if err != nil {
 		return nil, err
 	}
 	// A takeover reports every VIP at once; the API server's own fairness bounds
 	// what that costs others.
 	restConfig.QPS, restConfig.Burst = 50, 100
-	// The library would wait half a minute for a connection that was tried while the
-	// API server was cut off.
-	restConfig.Dial = (&net.Dialer{Timeout: dialPatience, KeepAlive: dialPatience}).DialContext
 	c := &cluster{
 		options: o, config: restConfig, scheme: runtime.NewScheme(), log: log,
 		changed:     newNews(),
@@ -101,21 +94,6 @@ func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error)
 		Metrics:     director.NewMetrics(metrics.Registry),
 		Log:         log,
 	})
-	return c, nil
-}
-
-func loadConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		c, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("reading the service account (outside a pod give --kubeconfig): %w", err)
-		}
-		return c, nil
-	}
-	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("reading --kubeconfig: %w", err)
-	}
 	return c, nil
 }
 

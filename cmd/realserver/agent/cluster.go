@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"net/url"
 	"sync/atomic"
@@ -15,7 +14,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
-	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/config"
 	"sigs.k8s.io/controller-runtime/pkg/event"
@@ -24,18 +22,13 @@ import (
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	controller "github.com/lvs-operator/lvs-operator/controllers/realserver"
+	"github.com/lvs-operator/lvs-operator/internal/kubeconfig"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
 	"github.com/lvs-operator/lvs-operator/internal/realserver/pods"
 )
 
-const (
-	// dialPatience bounds an attempt to connect to the API server: the library
-	// would wait half a minute for one that was made while it was cut off.
-	dialPatience = 5 * time.Second
-	// managerPause is the time between the end of a manager and the start of the
-	// next.
-	managerPause = 5 * time.Second
-)
+// managerPause is the time between the end of a manager and the start of the next.
+const managerPause = 5 * time.Second
 
 // keeper is what works in the pods' network namespaces.
 type keeper interface {
@@ -56,30 +49,14 @@ type cluster struct {
 }
 
 func newCluster(o options, agent keeper, changed *news, log *slog.Logger) (*cluster, error) {
-	restConfig, err := loadConfig(o.kubeconfig)
+	restConfig, err := kubeconfig.Load(o.kubeconfig)
 	if err != nil {
 		return nil, err
 	}
 	restConfig.QPS, restConfig.Burst = 20, 50
-	restConfig.Dial = (&net.Dialer{Timeout: dialPatience, KeepAlive: dialPatience}).DialContext
 	c := &cluster{options: o, config: restConfig, scheme: runtime.NewScheme(), agent: agent, changed: changed, log: log}
 	if err := errors.Join(clientgoscheme.AddToScheme(c.scheme), v1alpha1.AddToScheme(c.scheme)); err != nil {
 		return nil, fmt.Errorf("setting up the types of the API: %w", err)
-	}
-	return c, nil
-}
-
-func loadConfig(kubeconfig string) (*rest.Config, error) {
-	if kubeconfig == "" {
-		c, err := rest.InClusterConfig()
-		if err != nil {
-			return nil, fmt.Errorf("reading the service account (outside a pod give --kubeconfig): %w", err)
-		}
-		return c, nil
-	}
-	c, err := clientcmd.BuildConfigFromFlags("", kubeconfig)
-	if err != nil {
-		return nil, fmt.Errorf("reading --kubeconfig: %w", err)
 	}
 	return c, nil
 }
