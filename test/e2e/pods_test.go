@@ -52,6 +52,7 @@ func pods(t *testing.T, s *suite) {
 			"a gate on a pod that nobody selects is open":                                          opensGate,
 			"a routed pod of the director's own node is served, and one behind a gateway is named": namesGateway,
 			"a pod is given back as it was found":                                                  givesPodBack,
+			"a new sandbox of the same pod is prepared":                                            followsSandbox,
 		})
 	})
 	for _, scenario := range []struct {
@@ -62,6 +63,7 @@ func pods(t *testing.T, s *suite) {
 		{"a rolling restart loses nothing", rollsPods},
 		{"a pod that is killed costs its own connections and no others", killsPod},
 		{"pods scale to none and back", scalesPods},
+		{"a pod in its node's network is served, and the node is given back as it was found", servesHostNetwork},
 		{"the power of the pods' node is cut", cutsPodsPower},
 		{"what is deleted leaves nothing on the nodes", func(t *testing.T, s *suite) { leavesNothing(t, s, before) }},
 	} {
