@@ -54,6 +54,8 @@ type Reporter struct {
 	Now     func() time.Time
 
 	written time.Time
+	// conflicts are those that people have been told of.
+	conflicts []conditions.Conflict
 }
 
 // SetupWithManager starts the reporter with the manager.
@@ -145,6 +147,10 @@ func (r *Reporter) report(ctx context.Context, director *v1alpha1.Director) (rec
 		return reconcile.Result{}, fmt.Errorf("writing the status of Director %s: %w", r.Node, err)
 	}
 	r.tell(director, wanted)
+	for _, e := range conditions.ConflictEvents(r.conflicts, outcome.Conflicts) {
+		r.Events.Eventf(director, nil, string(e.Type), e.Reason, "Report", "%s", e.Message)
+	}
+	r.conflicts = outcome.Conflicts
 	return reconcile.Result{RequeueAfter: reportAudit}, nil
 }
 

@@ -362,8 +362,10 @@ func TestForeignClaimIsSeen(t *testing.T) {
 		if vip.Is6() {
 			eventually(t, "the peer to listen", func() bool { return joined(t, p, []netip.Addr{vip}) == 1 })
 		}
+		// Twice: an answer right after an announcement is like it, and not reported.
 		d.probe(vip)
-		d.expectClaim(vip, peer, Answer, Gratuitous)
+		d.probe(vip)
+		d.expectClaim(vip, peer, Answer)
 	})
 }
 
