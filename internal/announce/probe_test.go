@@ -375,3 +375,26 @@ func TestActiveLooksForOthersAlongWithAnnouncements(t *testing.T) {
 		b.expectFrames("on request", [][]byte{question(ours, own4, vip4)}, b.net.open(ipv4).take())
 	})
 }
+
+// The goroutine that reads a socket may not get to run for a while.
+func TestWhatWaitsInTheSocketCountsByWhenItCame(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := startBench(t, nil)
+		b.SetOwn(ownNetworks)
+		p := b.net.open(ipv4)
+		wait := func(frame []byte) {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			// No broadcast: the reader does not run.
+			p.queue = append(p.queue, frame)
+		}
+		wait(arpAnswer(stranger, vip4))
+		r := b.startProbe(vip4)
+		time.Sleep(90 * time.Millisecond)
+		wait(arpAnswer(peer, vip4))
+		<-r.done
+		if diff := cmp.Diff([]MAC{peer}, r.found.Answers[vip4]); diff != "" || r.err != nil {
+			t.Errorf("answers, %v (-want +got):\n%s", r.err, diff)
+		}
+	})
+}
