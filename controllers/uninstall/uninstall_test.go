@@ -34,7 +34,7 @@ func pool(name, mark string) *v1alpha1.DirectorPool {
 	return p
 }
 
-func director(node string) *v1alpha1.Director {
+func left(node string) *v1alpha1.Director {
 	return &v1alpha1.Director{ObjectMeta: metav1.ObjectMeta{Name: node}, Spec: v1alpha1.DirectorSpec{NodeName: node, DirectorPoolName: "one"}}
 }
 
@@ -73,7 +73,7 @@ func marks(t *testing.T, api client.Client) string {
 
 func TestUninstallMarksPoolsAndWaitsForDirectorsAndThenForPods(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		api := cluster(t, daemonSet(), pool("one", ""), pool("two", "earlier"), director("lb-1"), director("lb-2"), realServerNode("w-1", "192.0.2.1"), realServerNode("w-2"))
+		api := cluster(t, daemonSet(), pool("one", ""), pool("two", "earlier"), left("lb-1"), left("lb-2"), realServerNode("w-1", "192.0.2.1"), realServerNode("w-2"))
 		var said strings.Builder
 		ended := make(chan error, 1)
 		go func() {
@@ -86,7 +86,7 @@ func TestUninstallMarksPoolsAndWaitsForDirectorsAndThenForPods(t *testing.T) {
 			{func() error { return nil }, "directors are left on lb-1, lb-2; pods have VIPs on w-1"},
 			{func() error { return api.Create(t.Context(), pool("late", "")) }, "DirectorPool late is marked for removal."},
 			{func() error {
-				return errors.Join(api.Delete(t.Context(), director("lb-1")), api.Delete(t.Context(), director("lb-2")))
+				return errors.Join(api.Delete(t.Context(), left("lb-1")), api.Delete(t.Context(), left("lb-2")))
 			}, "\npods have VIPs on w-1\n"},
 			{func() error { return api.Delete(t.Context(), realServerNode("w-1")) }, "All nodes are as they were found."},
 		}
@@ -126,7 +126,7 @@ func TestUninstallNamesWhatIsLeft(t *testing.T) {
 		after   time.Duration
 	}{
 		"a node that is down": {
-			objects: []client.Object{daemonSet(), pool("one", ""), director("lb-2")},
+			objects: []client.Object{daemonSet(), pool("one", ""), left("lb-2")},
 			want:    []string{"5m0s", "lb-2", "--no-hooks", "lvs-operator.io/removal-"}, after: 5 * time.Minute,
 		},
 		"pods of a node that is down": {
@@ -134,7 +134,7 @@ func TestUninstallNamesWhatIsLeft(t *testing.T) {
 			want:    []string{"pods have VIPs on w-1"}, after: 5 * time.Minute,
 		},
 		"nobody who could clean up": {
-			objects: []client.Object{pool("one", ""), director("lb-1")},
+			objects: []client.Object{pool("one", ""), left("lb-1")},
 			want:    []string{"lvs/lvs-operator-director is not there", "lb-1", "director cleanup"},
 		},
 		"an API server that refuses": {
@@ -179,7 +179,7 @@ func TestUninstallIsInterrupted(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
 	var said strings.Builder
-	err := Run(ctx, Options{Client: cluster(t, daemonSet(), director("lb-1")), DaemonSet: setName, Timeout: time.Minute, Progress: &said})
+	err := Run(ctx, Options{Client: cluster(t, daemonSet(), left("lb-1")), DaemonSet: setName, Timeout: time.Minute, Progress: &said})
 	if !errors.Is(err, context.Canceled) {
 		t.Errorf("got %v, want the context's error", err)
 	}
