@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/go-logr/logr"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-
-	"github.com/go-logr/logr"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	"github.com/lvs-operator/lvs-operator/controllers/uninstall"

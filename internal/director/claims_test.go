@@ -38,13 +38,13 @@ func (s *segment) LookForOthers(vips ...netip.Addr) {
 func TestAPeersClaimCountsOnlyIfItAnswers(t *testing.T) {
 	mac := announce.MAC{2, 0, 0, 0, 0, 0x12}
 	for name, tc := range map[string]struct {
-		segment segment
+		segment *segment
 		silent  bool
 	}{
-		"it answers":            {segment{holder: []announce.MAC{{9}, mac}}, true},
-		"nobody answers":        {segment{}, false},
-		"somebody else answers": {segment{holder: []announce.MAC{{9}}}, false},
-		"the probe is void":     {segment{holder: []announce.MAC{mac}, err: announce.ErrStalled}, false},
+		"it answers":            {&segment{holder: []announce.MAC{{9}, mac}}, true},
+		"nobody answers":        {&segment{}, false},
+		"somebody else answers": {&segment{holder: []announce.MAC{{9}}}, false},
+		"the probe is void":     {&segment{holder: []announce.MAC{mac}, err: announce.ErrStalled}, false},
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -59,7 +59,7 @@ func TestAPeersClaimCountsOnlyIfItAnswers(t *testing.T) {
 					t.Fatal("silent on a frame alone")
 				}
 				pass(time.Second)
-				s.verify(t.Context(), claim, &tc.segment)
+				s.verify(t.Context(), claim, tc.segment)
 				if pass(time.Second); p.Active() == tc.silent {
 					t.Errorf("active: %t", p.Active())
 				}
