@@ -46,11 +46,11 @@ test-kernel: ## Run the tests that need a kernel with IPVS, in a guest.
 
 .PHONY: e2e
 e2e: ## Run the end-to-end tests on a lab of their own.
-	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 50m ./test/e2e/...
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 60m ./test/e2e/...
 
 .PHONY: e2e-all
 e2e-all: ## Run the end-to-end tests twice over on one lab, and once with pods on a bridge.
-	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 90m ./test/e2e/... -args -rounds 2
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 110m ./test/e2e/... -args -rounds 2
 	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 60m -run 'TestE2E/^pods$$' ./test/e2e/... -args -pods bridge
 
 .PHONY: fuzz

@@ -12,6 +12,7 @@ import (
 // +kubebuilder:resource:scope=Cluster,shortName=dp
 // +kubebuilder:printcolumn:name="Interface",type=string,JSONPath=`.spec.interface.name`
 // +kubebuilder:printcolumn:name="Guard",type=string,JSONPath=`.spec.guard`
+// +kubebuilder:printcolumn:name="Removal",type=string,JSONPath=`.metadata.annotations.lvs-operator\.io/removal`
 // +kubebuilder:printcolumn:name="Age",type=date,JSONPath=`.metadata.creationTimestamp`
 // +kubebuilder:validation:XValidation:rule="self.metadata.name.size() <= 63 && self.metadata.name.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",message="the name must be a DNS label: at most 63 lower-case letters, digits and hyphens"
 type DirectorPool struct {

@@ -12,6 +12,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -215,7 +216,7 @@ func (c *cluster) setup(mgr ctrl.Manager) error {
 	recorder := mgr.GetEventRecorder("lvs-director")
 	setups := []interface{ SetupWithManager(manager.Manager) error }{
 		&directorcontroller.Membership{
-			Reader: mgr.GetClient(), Node: c.options.node, Member: member{c}, Now: time.Now,
+			Reader: mgr.GetClient(), Node: c.options.node, Member: member{c}, Installation: c.installation(mgr.GetClient()), Now: time.Now,
 		},
 		&directorcontroller.Peers{
 			Reader: mgr.GetClient(), Node: c.options.node, Director: member{c},
@@ -238,6 +239,11 @@ func (c *cluster) setup(mgr ctrl.Manager) error {
 	}
 	c.planner.Store(planner)
 	return nil
+}
+
+// installation is the one that this director belongs to.
+func (c *cluster) installation(reader client.Reader) directorcontroller.Installation {
+	return directorcontroller.Installation{Reader: reader, Namespace: c.options.namespace, PodUID: types.UID(c.options.podUID)}
 }
 
 // wanted asks which keys are to be served.

@@ -34,11 +34,11 @@ type departing interface {
 // leaveForGood cleans the node up if it is no longer a director's: the director
 // was about to leave when it was told to end, or the API server says so. Without
 // an answer it still is one.
-func leaveForGood(ctx context.Context, d departing, live client.Client, node string, log *slog.Logger) error {
+func leaveForGood(ctx context.Context, d departing, live client.Client, node string, installation directorcontroller.Installation, log *slog.Logger) error {
 	if left := d.Decided() && d.PoolName() == ""; !left {
 		asking, done := context.WithTimeout(ctx, belongingPatience)
 		defer done()
-		pool, err := directorcontroller.PoolOf(asking, live, node)
+		pool, err := directorcontroller.PoolOf(asking, live, node, installation)
 		if err != nil {
 			log.Warn("It is not known whether the node still belongs to a pool; everything stays in place", "error", err)
 			return nil

@@ -18,6 +18,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
+	directorcontroller "github.com/lvs-operator/lvs-operator/controllers/director"
 )
 
 var errStuck = errors.New("device or resource busy")
@@ -52,6 +53,14 @@ func TestLeaveForGood(t *testing.T) {
 		pool.Spec.NodeSelector = metav1.LabelSelector{MatchLabels: map[string]string{"role": role}}
 		return pool
 	}
+	pod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "lvs", Name: "director-x", UID: "pod", OwnerReferences: []metav1.OwnerReference{{Kind: "DaemonSet", UID: "set", Controller: new(true)}},
+	}}
+	marked := func(mark string) *v1alpha1.DirectorPool {
+		pool := selecting("lb")
+		pool.Annotations = map[string]string{v1alpha1.AnnotationRemoval: mark}
+		return pool
+	}
 	joined := ending{decided: true, pool: "default"}
 	for name, tc := range map[string]struct {
 		director ending
@@ -68,6 +77,8 @@ func TestLeaveForGood(t *testing.T) {
 		"it was leaving, and the API server is silent": {director: ending{decided: true}, silent: true, cleans: true},
 		"its node is in the pool":                      {director: joined, objects: []client.Object{node, selecting("lb")}, asks: true},
 		"no pool selects its node":                     {director: joined, objects: []client.Object{node, selecting("web")}, asks: true, cleans: true},
+		"its pool is being removed":                    {director: joined, objects: []client.Object{node, pod, marked("set")}, asks: true, cleans: true},
+		"another installation was removed":             {director: joined, objects: []client.Object{node, pod, marked("earlier")}, asks: true},
 		"there is no pool":                             {director: joined, objects: []client.Object{node}, asks: true, cleans: true},
 		"its node is gone":                             {director: joined, objects: []client.Object{selecting("lb")}, asks: true, cleans: true},
 		"the API server is silent":                     {director: joined, silent: true, asks: true, takes: time.Second},
@@ -102,7 +113,7 @@ func TestLeaveForGood(t *testing.T) {
 					},
 				})
 				begun, director := time.Now(), tc.director
-				err := leaveForGood(t.Context(), &director, live, "lb-1", slog.New(slog.DiscardHandler))
+				err := leaveForGood(t.Context(), &director, live, "lb-1", directorcontroller.Installation{Reader: live, Namespace: "lvs", PodUID: "pod"}, slog.New(slog.DiscardHandler))
 				if !errors.Is(err, tc.wantErr) || asked != tc.asks || (director.cleaned == 1) != tc.cleans || time.Since(begun) != tc.takes {
 					t.Errorf("err = %v, asked %t, cleaned up %d times, took %s", err, asked, director.cleaned, time.Since(begun))
 				}

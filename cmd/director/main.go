@@ -21,6 +21,8 @@ Usage:
   director [flags]           serve the VIPs of the DirectorPool that selects the node
   director cleanup [flags]   take away all that directors left on the node: VIPs,
                              IPVS services, the nftables guard, changed sysctls
+  director uninstall [flags] have all directors leave, and agents take VIPs off pods,
+                             and wait until they have; needs the API server only
 
 Flags:
 `
@@ -43,6 +45,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return 2
 	case options.cleanup:
 		err = cleanup(ctx, options, stdout)
+	case options.uninstall:
+		err = uninstallAll(ctx, options, stdout)
 	default:
 		err = serve(ctx, options, stderr)
 	}

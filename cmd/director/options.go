@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/util/validation"
@@ -16,8 +17,8 @@ import (
 
 // options are the flags of the program.
 type options struct {
-	flags   *pflag.FlagSet
-	cleanup bool
+	flags              *pflag.FlagSet
+	cleanup, uninstall bool
 
 	node, namespace, podUID string
 	kubeconfig              string
@@ -26,6 +27,8 @@ type options struct {
 	sysctls, stateDir       string
 	logLevel                slog.Level
 	ipvsTakenOK             bool
+	daemonSet               string
+	timeout                 time.Duration
 }
 
 // parse reads the command line. The environment only supplies what a pod is
@@ -46,6 +49,8 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	f.StringVar(&o.sysctls, "proc-sys-net", kernel.DefaultSysctls, "where the node's /proc/sys/net is mounted")
 	f.StringVar(&o.stateDir, "state-dir", kernel.DefaultStateDir, "directory for what must outlive the process and go with a reboot")
 	f.BoolVar(&o.ipvsTakenOK, "kube-proxy-excludes-vips", false, "serve although kube-proxy runs in ipvs mode here: its --ipvs-exclude-cidrs name the VIPs")
+	f.StringVar(&o.daemonSet, "daemonset", "lvs-operator-director", "uninstall: name of the directors' DaemonSet")
+	f.DurationVar(&o.timeout, "timeout", 270*time.Second, "uninstall: how long directors and agents may take to leave")
 	f.StringVar(&level, "log-level", level, "debug, info, warn or error")
 	o.flags = f
 	if err := f.Parse(args); err != nil {
@@ -54,6 +59,8 @@ func parse(args []string, getenv func(string) string) (options, error) {
 	switch rest := f.Args(); {
 	case len(rest) == 1 && rest[0] == "cleanup":
 		o.cleanup = true
+	case len(rest) == 1 && rest[0] == "uninstall":
+		o.uninstall = true
 	case len(rest) > 0:
 		return o, fmt.Errorf("unknown argument %q; see --help", rest[0])
 	}
@@ -69,6 +76,12 @@ func (o *options) validate() error {
 	}
 	if errs := validation.IsDNS1123Label(o.namespace); len(errs) > 0 {
 		return fmt.Errorf("--namespace %q is no name of a namespace: %s", o.namespace, strings.Join(errs, "; "))
+	}
+	if errs := validation.IsDNS1123Subdomain(o.daemonSet); len(errs) > 0 {
+		return fmt.Errorf("--daemonset %q is no name of a DaemonSet: %s", o.daemonSet, strings.Join(errs, "; "))
+	}
+	if o.timeout <= 0 {
+		return fmt.Errorf("--timeout %s is not positive", o.timeout)
 	}
 	for flag, path := range map[string]string{"proc-sys-net": o.sysctls, "state-dir": o.stateDir} {
 		if !filepath.IsAbs(path) {

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"strings"
 	"testing"
+	"time"
 )
 
 func environment(values map[string]string) func(string) string {
@@ -30,6 +31,13 @@ func TestParse(t *testing.T) {
 	}
 }
 
+func TestParseUninstall(t *testing.T) {
+	o, err := parse([]string{"uninstall", "--node-name=lb-1", "--namespace=lvs", "--daemonset=edge-director", "--timeout=10m"}, environment(nil))
+	if err != nil || !o.uninstall || o.cleanup || o.daemonSet != "edge-director" || o.timeout != 10*time.Minute || o.namespace != "lvs" {
+		t.Errorf("options = %+v, err = %v", o, err)
+	}
+}
+
 func TestAMisuseIsOneLineAndStatus2(t *testing.T) {
 	for name, tc := range map[string]struct {
 		args []string
@@ -46,6 +54,8 @@ func TestAMisuseIsOneLineAndStatus2(t *testing.T) {
 		"relative sysctls":    {[]string{"--proc-sys-net=proc"}, "--proc-sys-net"},
 		"metrics, no port":    {[]string{"--metrics-bind-address=127.0.0.1"}, "--metrics-bind-address"},
 		"health, a host name": {[]string{"--health-bind-address=localhost:80"}, "--health-bind-address"},
+		"a DaemonSet":         {[]string{"uninstall", "--daemonset=A_B"}, "--daemonset"},
+		"no time":             {[]string{"uninstall", "--timeout=0s"}, "--timeout"},
 		"health, no number":   {[]string{"--health-bind-address=127.0.0.1:http"}, "--health-bind-address"},
 	} {
 		t.Run(name, func(t *testing.T) {

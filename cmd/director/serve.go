@@ -51,7 +51,7 @@ func serve(ctx context.Context, o options, stderr io.Writer) error {
 	if err := group.Wait(); err != nil {
 		return err
 	}
-	return leaveForGood(context.WithoutCancel(ctx), cluster.director, cluster.live, o.node, log)
+	return leaveForGood(context.WithoutCancel(ctx), cluster.director, cluster.live, o.node, cluster.installation(cluster.live), log)
 }
 
 // cleanup takes away what directors left on the node.

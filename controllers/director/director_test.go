@@ -73,6 +73,14 @@ func (m *member) Marked() bool     { return m.marked }
 func TestMembership(t *testing.T) {
 	lvs := map[string]string{"director": "true"}
 	one := makePool("one", time.Hour, lvs)
+	removedPool := func(mark string) *v1alpha1.DirectorPool {
+		pool := makePool("one", time.Hour, lvs)
+		pool.Annotations = map[string]string{v1alpha1.AnnotationRemoval: mark}
+		return pool
+	}
+	ownPod := &corev1.Pod{ObjectMeta: metav1.ObjectMeta{
+		Namespace: "lvs", Name: "director-x", UID: "pod", OwnerReferences: []metav1.OwnerReference{{Kind: "DaemonSet", UID: "set", Controller: new(true)}},
+	}}
 	for name, tc := range map[string]struct {
 		objects  []client.Object
 		member   member
@@ -112,13 +120,32 @@ func TestMembership(t *testing.T) {
 			objects: []client.Object{makeNode("lb-1", nil), one}, member: member{marked: true},
 			wantLeftAt: missingPoolGrace,
 		},
+		"the pool is being removed": {
+			objects: []client.Object{makeNode("lb-1", lvs), ownPod, removedPool("set")}, member: member{pool: "one", marked: true},
+			wantLeftAt: 0,
+		},
+		"a pool that is being removed is not joined": {
+			objects: []client.Object{makeNode("lb-1", lvs), ownPod, removedPool("set")}, wantLeftAt: 0,
+		},
+		"an earlier installation was removed": {
+			objects:  []client.Object{makeNode("lb-1", lvs), ownPod, removedPool("earlier")},
+			wantPool: "one", wantLeftAt: -1,
+		},
+		"a director without a pod is removed by nobody": {
+			objects:  []client.Object{makeNode("lb-1", lvs), removedPool("set")},
+			wantPool: "one", wantLeftAt: -1,
+		},
 		"nothing to do and nothing to clean up": {
 			objects: []client.Object{makeNode("lb-1", nil)}, wantLeftAt: 0,
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			now, leftAt := noon, time.Duration(-1)
-			m := &Membership{Reader: newClient(t, tc.objects...), Node: "lb-1", Member: &tc.member, Now: func() time.Time { return now }}
+			reader := newClient(t, tc.objects...)
+			m := &Membership{
+				Reader: reader, Node: "lb-1", Member: &tc.member, Now: func() time.Time { return now },
+				Installation: Installation{Reader: reader, Namespace: "lvs", PodUID: "pod"},
+			}
 			for now.Before(noon.Add(time.Minute)) && leftAt < 0 {
 				result, err := m.Reconcile(t.Context(), reconcile.Request{})
 				if err != nil {

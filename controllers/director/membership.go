@@ -48,7 +48,9 @@ type Membership struct {
 	Reader client.Reader
 	Node   string
 	Member Member
-	Now    func() time.Time
+	// Installation is this director's, for pools that are marked for removal.
+	Installation Installation
+	Now          func() time.Time
 
 	// missingSince is when the pool was first found to be gone.
 	missingSince time.Time
@@ -61,7 +63,8 @@ func (m *Membership) SetupWithManager(mgr manager.Manager) error {
 	})
 	return builder.ControllerManagedBy(mgr).
 		Named("membership").
-		Watches(&v1alpha1.DirectorPool{}, me, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.DirectorPool{}, me, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&corev1.Node{}, me, builder.WithPredicates(predicate.LabelChangedPredicate{}, named(m.Node))).
 		Complete(m)
 }
@@ -73,7 +76,7 @@ func named(name string) predicate.Predicate {
 
 // Reconcile decides the membership anew.
 func (m *Membership) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
-	pool, err := PoolOf(ctx, m.Reader, m.Node)
+	pool, err := PoolOf(ctx, m.Reader, m.Node, m.Installation)
 	if err != nil {
 		return reconcile.Result{}, err
 	}
@@ -129,8 +132,9 @@ func (m *Membership) missing(ctx context.Context, current string) (bool, error) 
 }
 
 // PoolOf returns the DirectorPool that the node belongs to, or nil. A node that
-// is gone belongs to none.
-func PoolOf(ctx context.Context, reader client.Reader, nodeName string) (*v1alpha1.DirectorPool, error) {
+// is gone belongs to none, and a pool that is marked for the removal of this
+// installation has none.
+func PoolOf(ctx context.Context, reader client.Reader, nodeName string, own Installation) (*v1alpha1.DirectorPool, error) {
 	var node corev1.Node
 	if err := reader.Get(ctx, types.NamespacedName{Name: nodeName}, &node); err != nil {
 		if apierrors.IsNotFound(err) {
@@ -152,7 +156,14 @@ func PoolOf(ctx context.Context, reader client.Reader, nodeName string) (*v1alph
 			invalid = errors.Join(invalid, fmt.Errorf("reading the nodeSelector of DirectorPool %s: %w", pools.Items[i].Name, err))
 			continue
 		}
-		if selector.Matches(labels.Set(node.Labels)) {
+		if !selector.Matches(labels.Set(node.Labels)) {
+			continue
+		}
+		removed, err := own.removed(ctx, &pools.Items[i])
+		if err != nil {
+			return nil, err
+		}
+		if !removed {
 			return &pools.Items[i], nil
 		}
 	}

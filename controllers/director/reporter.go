@@ -37,6 +37,8 @@ type Reported interface {
 	PoolName() string
 	// Decided says that it is known which pool that is, or that it is none.
 	Decided() bool
+	// Marked says that there is something to clean up on its node.
+	Marked() bool
 	// Outcome returns how the director finds itself, but for the object and the
 	// time.
 	Outcome() conditions.DirectorOutcome
@@ -54,6 +56,8 @@ type Reporter struct {
 	Now     func() time.Time
 
 	written time.Time
+	// conflicts are those that people have been told of.
+	conflicts []conditions.Conflict
 }
 
 // SetupWithManager starts the reporter with the manager.
@@ -82,6 +86,10 @@ func (r *Reporter) Reconcile(ctx context.Context, _ reconcile.Request) (reconcil
 		return reconcile.Result{}, fmt.Errorf("reading Director %s: %w", r.Node, err)
 	}
 	found := err == nil
+	if found && pool == "" && r.Director.Marked() {
+		// Without the object nobody would know what is still to be cleaned up.
+		return reconcile.Result{RequeueAfter: reportEvery}, nil
+	}
 	if found && director.Spec.DirectorPoolName != pool {
 		// A director of another pool is another director: spec is immutable.
 		if err := r.Client.Delete(ctx, &director); client.IgnoreNotFound(err) != nil {
@@ -145,6 +153,10 @@ func (r *Reporter) report(ctx context.Context, director *v1alpha1.Director) (rec
 		return reconcile.Result{}, fmt.Errorf("writing the status of Director %s: %w", r.Node, err)
 	}
 	r.tell(director, wanted)
+	for _, e := range conditions.ConflictEvents(r.conflicts, outcome.Conflicts) {
+		r.Events.Eventf(director, nil, string(e.Type), e.Reason, "Report", "%s", e.Message)
+	}
+	r.conflicts = outcome.Conflicts
 	return reconcile.Result{RequeueAfter: reportAudit}, nil
 }
 

@@ -14,17 +14,22 @@ import (
 )
 
 // reported is a director of the pool one that says what it is told.
-type reported struct{ conditions.DirectorOutcome }
+type reported struct {
+	conditions.DirectorOutcome
+	pool   string
+	marked bool
+}
 
-func (*reported) PoolName() string                      { return "one" }
+func (r *reported) PoolName() string                    { return r.pool }
 func (*reported) Decided() bool                         { return true }
+func (r *reported) Marked() bool                        { return r.marked }
 func (r *reported) Outcome() conditions.DirectorOutcome { return r.DirectorOutcome }
 
 func TestWhatADirectorSaidStaysWhileItsRoleIsPending(t *testing.T) {
 	c := newClient(t, makeNode("lb-1", nil))
 	now := noon
 	active := conditions.DirectorOutcome{TotalGroups: 1, Groups: []v1alpha1.GroupStatus{{Epoch: 3, Since: metav1.NewTime(noon)}}}
-	who := &reported{active}
+	who := &reported{DirectorOutcome: active, pool: "one"}
 	r := &Reporter{Client: c, Node: "lb-1", Director: who, Events: events.NewFakeRecorder(10), Now: func() time.Time { return now }}
 	for _, step := range []struct {
 		outcome conditions.DirectorOutcome
@@ -49,6 +54,25 @@ func TestWhatADirectorSaidStaysWhileItsRoleIsPending(t *testing.T) {
 		}
 		if shown := director.Status.Display; shown == nil || shown.Active != step.want || result.RequeueAfter != step.again {
 			t.Errorf("shown %+v, looked at again after %s; want %q, %s", shown, result.RequeueAfter, step.want, step.again)
+		}
+	}
+}
+
+// Whoever waits for the Director to go waits for a clean node.
+func TestADirectorIsShownUntilItsNodeIsCleanedUp(t *testing.T) {
+	own := &v1alpha1.Director{}
+	own.Name, own.Spec = "lb-1", v1alpha1.DirectorSpec{NodeName: "lb-1", DirectorPoolName: "one"}
+	c := newClient(t, makeNode("lb-1", nil), own)
+	who := &reported{marked: true}
+	r := &Reporter{Client: c, Node: "lb-1", Director: who, Events: events.NewFakeRecorder(10), Now: time.Now}
+	for _, there := range []bool{true, false} {
+		who.marked = there
+		if _, err := r.Reconcile(t.Context(), reconcile.Request{}); err != nil {
+			t.Fatal(err)
+		}
+		err := c.Get(t.Context(), types.NamespacedName{Name: "lb-1"}, &v1alpha1.Director{})
+		if got := err == nil; got != there {
+			t.Errorf("the Director is there: %t (%v), while something is to be cleaned up: %t", got, err, there)
 		}
 	}
 }

@@ -87,7 +87,8 @@ func (c *Controller) SetupWithManager(mgr manager.Manager) error {
 		}).
 		Watches(&corev1.Pod{}, all, builder.WithPredicates(changed(func(pod *corev1.Pod) any { return versionless(pod.DeepCopy()) }))).
 		Watches(&v1alpha1.VirtualServer{}, all, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
-		Watches(&v1alpha1.DirectorPool{}, all, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		Watches(&v1alpha1.DirectorPool{}, all, builder.WithPredicates(
+			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&corev1.Namespace{}, all, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&corev1.Node{}, all, builder.WithPredicates(changed(func(node *corev1.Node) any { return node.Status.Addresses }))).
 		Watches(&v1alpha1.Director{}, all, builder.WithPredicates(changed(func(d *v1alpha1.Director) any { return d.Status.Address }))).

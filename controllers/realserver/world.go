@@ -56,7 +56,19 @@ func readWorld(ctx context.Context, reader client.Reader, reserved map[netip.Add
 	if err := w.readReserved(ctx, reader, reserved); err != nil {
 		return nil, err
 	}
+	w.dropRemoved()
 	return w, w.readEndpoints(ctx, reader)
+}
+
+// dropRemoved takes out the pools that are marked for removal and have no
+// directors any more: nobody sends anything for their VIPs. A mark that an earlier
+// installation left says nothing of a pool that has directors.
+func (w *world) dropRemoved() {
+	for name, pool := range w.pools {
+		if pool.Annotations[v1alpha1.AnnotationRemoval] != "" && w.directors[name] == nil {
+			delete(w.pools, name)
+		}
+	}
 }
 
 func list(ctx context.Context, reader client.Reader, into client.ObjectList, options ...client.ListOption) error {

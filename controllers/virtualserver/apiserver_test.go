@@ -449,5 +449,6 @@ type reported struct {
 }
 
 func (r *reported) PoolName() string                    { return r.pool }
+func (r *reported) Marked() bool                        { return false }
 func (r *reported) Decided() bool                       { return r.decided }
 func (r *reported) Outcome() conditions.DirectorOutcome { return r.outcome }

@@ -164,6 +164,12 @@ func (d *Deployment) Install(ctx context.Context, values ...string) error {
 	return d.Helm(ctx, args...)
 }
 
+// Uninstall takes the chart away. Its Job waits until every node is as it was
+// found.
+func (d *Deployment) Uninstall(ctx context.Context) error {
+	return d.Helm(ctx, "uninstall", Release, "--namespace", Namespace, "--wait", "--timeout", "6m")
+}
+
 // Helm runs helm against the lab.
 func (d *Deployment) Helm(ctx context.Context, args ...string) error {
 	command := exec.CommandContext(ctx, d.helm, args...)

@@ -47,6 +47,17 @@ type Announcer struct {
 	askers    *recent[asker, MAC]
 	watch     *watch
 	stats     Stats
+
+	// own are the node's addresses on the interface. changes counts what happened
+	// to the link, plugged is closed when a port is put to use.
+	own     []netip.Prefix
+	changes uint64
+	plugged chan struct{}
+	// probes are under way; probed are the families that there have been any of;
+	// probeSlots holds one value for each that runs.
+	probes     map[*probing]struct{}
+	probed     map[family]bool
+	probeSlots chan struct{}
 }
 
 // New returns an Announcer that is silent until it has been told its VIPs,
@@ -75,6 +86,11 @@ func New(cfg Config) (*Announcer, error) {
 		timetable: newTimetable(cfg.Refresh),
 		askers:    newRecent[asker, MAC](neighbourLimit),
 		watch:     newWatch(),
+
+		plugged:    make(chan struct{}),
+		probes:     map[*probing]struct{}{},
+		probed:     map[family]bool{},
+		probeSlots: make(chan struct{}, probesAtOnce),
 	}, nil
 }
 
@@ -188,6 +204,9 @@ func (a *Announcer) LinkChanged(link LinkState) error {
 	defer a.mu.Unlock()
 	before, ready := a.link, a.ready()
 	a.link, a.refused = link, err != nil
+	if link != before {
+		a.changes++
+	}
 	if link.Index != before.Index {
 		a.layout++
 	}
@@ -240,25 +259,6 @@ func (a *Announcer) Defend(vip netip.Addr) error {
 		return ErrRateLimited
 	}
 	return a.sayGratuitous(vip)
-}
-
-// Probe asks once who has vip, which must be one of SetVIPs, in a form that no
-// neighbour learns from (RFC 5227; for IPv6 as duplicate address detection
-// does). Each station's answer is a Claim, also if the same was reported just
-// before; our own is none. The error is ErrSilent without a usable interface,
-// ErrStale, or the kernel's.
-func (a *Announcer) Probe(vip netip.Addr) error {
-	vip, _ = normalize(vip)
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if !a.roles.holds(vip) {
-		return ErrSilent
-	}
-	if err := a.maySpeak(vip); err != nil {
-		return err
-	}
-	a.watch.expect(vip)
-	return a.send(vip, probe(a.link.MAC, vip))
 }
 
 // Claims returns the channel of claims. It holds a few hundred; those that

@@ -312,29 +312,6 @@ func TestDefenceIsRateLimited(t *testing.T) {
 	})
 }
 
-func TestProbeHearsEvenWhoWasJustHeard(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		b := startBench(t, nil)
-		b.exchange(ipv4, gratuitous(peer, vip4)...)
-		b.drain()
-		if err := b.Probe(vip4); err != nil {
-			t.Fatal(err)
-		}
-		b.expectFrames("probe", [][]byte{probe(ours, vip4)}, b.net.open(ipv4).take())
-		answer := arpPacket{
-			destination: ours, source: peer, op: arpReply,
-			senderMAC: peer, senderIP: vip4, targetMAC: ours, targetIP: nobody4,
-		}
-		b.exchange(ipv4, answer.encode())
-		if got := b.drain(); len(got) != 1 || got[0].Kind != Answer || got[0].MAC != peer {
-			t.Errorf("claims %v, want the peer's answer", got)
-		}
-		if err := b.Probe(router4); !errors.Is(err, ErrSilent) {
-			t.Errorf("probing what is no VIP: %v, want ErrSilent", err)
-		}
-	})
-}
-
 func TestNewRefusesWhatCannotWork(t *testing.T) {
 	fence := NewFence(nil)
 	tests := map[string]Config{

@@ -233,7 +233,7 @@ func TestNDPDecodesWhatItEncodes(t *testing.T) {
 func FuzzDecodeARP(f *testing.F) {
 	f.Add(gratuitous(ours, vip4)[0])
 	f.Add(gratuitous(ours, vip4)[1])
-	f.Add(probe(ours, vip4)[:30])
+	f.Add(question(ours, netip.Addr{}, vip4)[:30])
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, frame []byte) {
 		p, err := decodeARP(frame)
@@ -250,7 +250,7 @@ func FuzzDecodeARP(f *testing.F) {
 func FuzzDecodeNDP(f *testing.F) {
 	f.Add(gratuitous(ours, vip6)[0])
 	f.Add(unhex(f, solicitationFrame))
-	f.Add(probe(ours, vip6))
+	f.Add(question(ours, netip.Addr{}, vip6))
 	f.Add(directed(ours, vip6, router6, router))
 	f.Add([]byte{})
 	f.Fuzz(func(t *testing.T, frame []byte) {

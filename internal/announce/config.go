@@ -74,6 +74,9 @@ type Stats struct {
 	// Claims of our VIPs that were heard. ClaimsLimited of them were like one
 	// reported just before, ClaimsDropped were not read by anybody.
 	Claims, ClaimsLimited, ClaimsDropped uint64
+	// Asked counts the questions that probes sent, and announcements along with
+	// them.
+	Asked uint64
 	// SendErrors counts the frames that the kernel refused.
 	SendErrors uint64
 	// Malformed counts the frames that are neither ARP nor neighbour discovery

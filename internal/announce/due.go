@@ -41,7 +41,34 @@ func (a *Announcer) announceDue(now time.Time) (netip.Addr, bool) {
 	if errors.Is(err, ErrStale) {
 		a.timetable.start(vip, now)
 	}
+	if err == nil && a.timetable.settled(vip) {
+		a.lookForOthers(vip)
+	}
 	return vip, err == nil
+}
+
+// lookForOthers asks who has a VIP that is announced. A station that answers for
+// it and announces nothing is heard by whoever asks, and by nobody else: its
+// answer to us is a Claim. It is not asked without an address of the node's own.
+// Needs mu.
+func (a *Announcer) lookForOthers(vip netip.Addr) {
+	if a.ports[familyOf(vip)] != nil && a.sourceFor(vip).IsValid() {
+		// One that is not sent is counted; there will be another.
+		_ = a.ask(vip)
+	}
+}
+
+// LookForOthers asks who has those of vips that are active, once, as is done
+// along with announcements. Each station that answers makes a Claim.
+func (a *Announcer) LookForOthers(vips ...netip.Addr) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	for _, vip := range vips {
+		vip, _ = normalize(vip)
+		if a.roles.announces(vip) && a.ready() && a.awake() {
+			a.lookForOthers(vip)
+		}
+	}
 }
 
 // target is a neighbour that is told in person. A zero mac is to be looked up.

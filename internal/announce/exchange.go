@@ -115,19 +115,21 @@ func (a *Announcer) takeIn(f family, frame []byte, mayAnswer bool) {
 	}
 }
 
-// react decodes a frame and decides about it.
+// react decodes a frame and decides about it. Needs mu.
 func (a *Announcer) react(f family, frame []byte) (reaction, error) {
 	if f == ipv4 {
 		p, err := decodeARP(frame)
 		if err != nil {
 			return reaction{}, err
 		}
+		a.noteAnswer(p.answerTo(a.link.MAC))
 		return a.roles.onARP(p, a.link.MAC), nil
 	}
 	p, err := decodeNDP(frame)
 	if err != nil {
 		return reaction{}, err
 	}
+	a.noteAnswer(p.answerTo(a.link.MAC, !a.sourceFor(p.target).IsValid()))
 	return a.roles.onNDP(p, a.link.MAC), nil
 }
 

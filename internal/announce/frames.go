@@ -54,18 +54,26 @@ func directed(mac MAC, vip, neighbour netip.Addr, neighbourMAC MAC) []byte {
 	return p.encode()
 }
 
-// probe returns a question for vip that names no sender, so that nobody learns
-// from it (RFC 5227, 2.1.1; RFC 4862, 5.4.2).
-func probe(mac MAC, vip netip.Addr) []byte {
-	if vip.Is4() {
+// question returns a frame that asks everybody for target, on behalf of the
+// node's own address from. If that is the zero Addr it names no sender, so that
+// nobody learns from it.
+func question(mac MAC, from, target netip.Addr) []byte {
+	if target.Is4() {
+		if !from.IsValid() {
+			from = netip.IPv4Unspecified()
+		}
 		return arpPacket{
 			destination: broadcast, source: mac, op: arpRequest,
-			senderMAC: mac, senderIP: netip.IPv4Unspecified(), targetIP: vip,
+			senderMAC: mac, senderIP: from, targetIP: target,
 		}.encode()
 	}
-	group := solicitedNode(vip)
-	return ndpPacket{
+	group := solicitedNode(target)
+	p := ndpPacket{
 		destination: groupMAC(group), source: mac, from: noAddress6, to: group,
-		kind: ndpSolicitation, target: vip,
-	}.encode()
+		kind: ndpSolicitation, target: target,
+	}
+	if from.IsValid() {
+		p.from, p.linkLayer = from, mac
+	}
+	return p.encode()
 }

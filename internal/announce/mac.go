@@ -1,6 +1,7 @@
 package announce
 
 import (
+	"bytes"
 	"fmt"
 	"net"
 )
@@ -35,6 +36,9 @@ func MACFrom(hw net.HardwareAddr) (MAC, bool) {
 
 // String returns the address as lower-case pairs with colons between them.
 func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
+
+// compare orders addresses.
+func (m MAC) compare(other MAC) int { return bytes.Compare(m[:], other[:]) }
 
 // IsZero says whether m is no address.
 func (m MAC) IsZero() bool { return m == MAC{} }

@@ -21,6 +21,9 @@ func (a *Announcer) layoutSince(count uint64, always bool) (layoutWanted, bool) 
 		failures: a.failures,
 	}
 	a.failures = nil
+	for f := range a.probed {
+		want.families[f] = true
+	}
 	for vip := range a.roles.held {
 		want.families[familyOf(vip)] = true
 		if vip.Is6() {
@@ -41,6 +44,8 @@ func (a *Announcer) plug(f family, p port) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.ports[f] = p
+	close(a.plugged)
+	a.plugged = make(chan struct{})
 	a.beginAll(func(vip netip.Addr) bool { return familyOf(vip) == f })
 }
 

@@ -177,11 +177,11 @@ func TestDirectedFramesAskTheNeighbour(t *testing.T) {
 }
 
 func TestProbesNameNoSender(t *testing.T) {
-	p4, err := decodeARP(probe(ours, vip4))
+	p4, err := decodeARP(question(ours, netip.Addr{}, vip4))
 	if err != nil || p4.senderIP != nobody4 || p4.targetIP != vip4 || p4.destination != broadcast {
 		t.Errorf("ARP probe: %+v, %v", p4, err)
 	}
-	p6, err := decodeNDP(probe(ours, vip6))
+	p6, err := decodeNDP(question(ours, netip.Addr{}, vip6))
 	if err != nil || p6.from != noAddress6 || p6.target != vip6 || !p6.linkLayer.IsZero() {
 		t.Errorf("neighbour probe: %+v, %v", p6, err)
 	}

@@ -232,10 +232,6 @@ func TestClaimsOfOnePairAreBounded(t *testing.T) {
 			t.Errorf("step %d: reported %v, want %v", i, got, step.want)
 		}
 	}
-	w.expect(vip4)
-	if now := epoch.Add(110 * time.Millisecond); !w.reports(vip4, peer, now) || w.reports(vip6, peer, epoch.Add(time.Millisecond)) {
-		t.Error("expecting an answer did not report it, or reported another VIP's")
-	}
 }
 
 func TestFence(t *testing.T) {

@@ -15,6 +15,9 @@ var offsets = [...]time.Duration{
 	time.Second, 2 * time.Second, 5 * time.Second, 10 * time.Second, 20 * time.Second, 40 * time.Second,
 }
 
+// settledAfter is how many announcements are the burst.
+const settledAfter = 4
+
 // timetable knows which VIP is to be announced next. It is pure: the time is
 // handed in.
 type timetable struct {
@@ -64,6 +67,13 @@ func (t *timetable) next() (time.Time, bool) {
 		return time.Time{}, false
 	}
 	return t.queue[0].due, true
+}
+
+// settled says whether a VIP has been announced for so long that it is known
+// where it is: the director before has gone silent by then.
+func (t *timetable) settled(vip netip.Addr) bool {
+	s, ok := t.slots[vip]
+	return ok && s.done > settledAfter
 }
 
 // take returns the VIP that is to be announced now, if one is due, and moves it

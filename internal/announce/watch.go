@@ -41,11 +41,6 @@ func (w *watch) reports(vip netip.Addr, mac MAC, now time.Time) bool {
 	return true
 }
 
-// expect makes the next claim of vip by anybody one to report.
-func (w *watch) expect(vip netip.Addr) {
-	w.claims.removeFunc(func(c claimant) bool { return c.vip == vip })
-}
-
 // defends says whether a VIP may be defended now, and counts it if so.
 func (w *watch) defends(vip netip.Addr, now time.Time) bool {
 	if last, ok := w.defended[vip]; ok && now.Sub(last) < DefendInterval {

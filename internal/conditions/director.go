@@ -214,16 +214,28 @@ func (s *sheet) addressConflict(conflicts []Conflict) {
 	reason := v1alpha1.ReasonKernelAnswersElsewhere
 	claims := make([]string, 0, len(conflicts))
 	for _, conflict := range conflicts {
-		mac := strings.ToLower(conflict.MAC)
-		if conflict.Peer != "" {
-			claims = append(claims, fmt.Sprintf("%s (%s) is still answered for by the kernel of %s, whose director is dead", conflict.Addr, mac, conflict.Peer))
-			continue
+		if conflict.Peer == "" {
+			reason = conflict.reason()
 		}
-		reason = v1alpha1.ReasonAddressClaimed
-		claims = append(claims, fmt.Sprintf("%s is answered for by %s", conflict.Addr, mac))
+		claims = append(claims, conflict.message())
 	}
 	slices.Sort(claims)
 	s.set(kind, metav1.ConditionTrue, reason, some(slices.Compact(claims)))
+}
+
+func (c Conflict) reason() string {
+	if c.Peer != "" {
+		return v1alpha1.ReasonKernelAnswersElsewhere
+	}
+	return v1alpha1.ReasonAddressClaimed
+}
+
+func (c Conflict) message() string {
+	mac := strings.ToLower(c.MAC)
+	if c.Peer != "" {
+		return fmt.Sprintf("%s (%s) is still answered for by the kernel of %s, whose director is dead", c.Addr, mac, c.Peer)
+	}
+	return fmt.Sprintf("%s is answered for by %s", c.Addr, mac)
 }
 
 func (s *sheet) kernelAnswers(answering Answering) {

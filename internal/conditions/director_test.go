@@ -1,7 +1,9 @@
 package conditions
 
 import (
+	"fmt"
 	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -150,14 +152,51 @@ func TestADeadDirectorsKernelIsToldOfOnce(t *testing.T) {
 	in := healthyDirector()
 	in.Director.Status = Director(in)
 	in.Conflicts = []Conflict{{vip, "52:54:00:00:00:03", "node-b"}}
-	before := find(in.Director.Status.Conditions, v1alpha1.ConditionAddressConflict)
 	condition := find(Director(in).Conditions, v1alpha1.ConditionAddressConflict)
-	if e := DirectorEvent(before, *condition); e.Type != Warning || e.Reason != v1alpha1.ReasonKernelAnswersElsewhere || e.Message != condition.Message {
-		t.Errorf("event = %+v", e)
+	want := []Event{{Warning, v1alpha1.ReasonKernelAnswersElsewhere, condition.Message}}
+	if diff := cmp.Diff(want, ConflictEvents(nil, in.Conflicts)); diff != "" {
+		t.Errorf("events (-want +got):\n%s", diff)
 	}
 	in.Director.Status = Director(in)
 	if again := Director(in); DirectorDiffers(in.Director, again) {
 		t.Error("the same claim is written again")
+	}
+}
+
+func TestEachStationThatClaimsAnAddressIsToldOfOnce(t *testing.T) {
+	first, second := Conflict{vip, "52:54:00:00:00:FF", ""}, Conflict{vip, "52:54:00:00:00:FE", ""}
+	var many []Conflict
+	for i := range 100 {
+		many = append(many, Conflict{vip, fmt.Sprintf("52:54:00:00:01:%02x", i), ""})
+	}
+	for name, tc := range map[string]struct {
+		before, now []Conflict
+		want        int
+	}{
+		"the first":   {nil, []Conflict{first}, 1},
+		"again":       {[]Conflict{first}, []Conflict{first}, 0},
+		"another":     {[]Conflict{first}, []Conflict{first, second}, 1},
+		"one is gone": {[]Conflict{first, second}, []Conflict{second}, 0},
+		"a storm":     {nil, many, conflictEvents},
+	} {
+		if got := ConflictEvents(tc.before, tc.now); len(got) != tc.want {
+			t.Errorf("%s: events %+v, want %d", name, got, tc.want)
+		}
+	}
+	if got := ConflictEvents([]Conflict{first}, []Conflict{first, second}); len(got) != 1 || !strings.Contains(got[0].Message, "52:54:00:00:00:fe") {
+		t.Errorf("events = %+v, want the new MAC", got)
+	}
+	// The condition itself is told of when it ends.
+	in := healthyDirector()
+	in.Conflicts = []Conflict{first}
+	bad := find(Director(in).Conditions, v1alpha1.ConditionAddressConflict)
+	in.Conflicts = nil
+	good := find(Director(in).Conditions, v1alpha1.ConditionAddressConflict)
+	if e := DirectorEvent(good, *bad); e != (Event{}) {
+		t.Errorf("told twice: %+v", e)
+	}
+	if e := DirectorEvent(bad, *good); e.Type != Normal || e.Reason != v1alpha1.ReasonNoConflict {
+		t.Errorf("event = %+v when it is over", e)
 	}
 }
 

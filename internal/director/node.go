@@ -65,6 +65,7 @@ func (s *session) onInterface(ctx context.Context) {
 	group.Go(func() error { return announcer.Run(ctx) })
 	group.Go(func() error { s.watchLink(ctx, name, announcer); return nil })
 	group.Go(func() error { s.hearClaims(ctx, announcer); return nil })
+	group.Go(func() error { s.attendClaims(ctx, announcer); return nil })
 	group.Go(func() error { s.prepare(ctx, name, pool, announcer); return nil })
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
 		s.d.cfg.Log.Error("Announcing ended", "interface", name, "error", err)
@@ -252,9 +253,10 @@ func (s *session) hear(claim announce.Claim, announcer defender) {
 	s.d.cfg.Metrics.heardClaim()
 	from := s.d.peerWith(claim.MAC)
 	if from.Node != "" {
-		s.elector.Heard()
+		s.hearPeer(claim)
 	}
-	if from.dead() && time.Since(s.answered) >= time.Second && s.d.Announces(claim.VIP) {
+	// Its answer to our own question took no neighbour away.
+	if from.dead() && claim.Kind != announce.Answer && time.Since(s.answered) >= time.Second && s.d.Announces(claim.VIP) {
 		// Nobody can take the VIP off a kernel whose director is dead.
 		s.answered = time.Now()
 		announcer.Announce(claim.VIP)

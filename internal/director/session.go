@@ -60,6 +60,9 @@ type session struct {
 	started     time.Time
 	startedBoot time.Duration
 
+	// peerClaims are to be looked into.
+	peerClaims chan announce.Claim
+
 	// answered is when it last announced against a dead peer's kernel. It is
 	// hearClaims's own.
 	answered time.Time
@@ -158,6 +161,7 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		nudge:        make(chan struct{}, 1),
 		reconfigured: make(chan struct{}, 1),
 		relinked:     make(chan struct{}, 1),
+		peerClaims:   make(chan announce.Claim, 1),
 		started:      time.Now(),
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
@@ -459,6 +463,7 @@ func (s *session) announce() {
 		}
 	}
 	s.announcer.SetVIPs(all)
+	s.announcer.SetOwn(s.d.ownAddresses(s.node.link))
 	if !s.decision.Announce {
 		all = nil
 	}

@@ -249,6 +249,17 @@ func (d *Director) sourceOf(link kernel.Link, family func(netip.Addr) bool) neti
 	return netip.Addr{}
 }
 
+// ownAddresses returns the addresses on the link that are no VIPs of ours.
+func (d *Director) ownAddresses(link kernel.Link) []netip.Prefix {
+	var own []netip.Prefix
+	for _, prefix := range link.Addresses {
+		if !d.isVIP(prefix.Addr()) {
+			own = append(own, prefix)
+		}
+	}
+	return own
+}
+
 // linkLocal returns the link-local IPv6 address of a link, if it has one.
 func linkLocal(link kernel.Link) netip.Addr {
 	for _, prefix := range link.Addresses {

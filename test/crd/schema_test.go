@@ -102,7 +102,7 @@ func TestNames(t *testing.T) {
 func TestColumns(t *testing.T) {
 	want := map[string][]string{
 		"VirtualServer":  {"VIP", "(Addresses)", "Ports", "Scheduler", "Method", "Real Servers", "Director", "Ready", "Age"},
-		"DirectorPool":   {"Interface", "Guard", "Age"},
+		"DirectorPool":   {"Interface", "Guard", "Removal", "Age"},
 		"RealServerNode": {"Pods", "Prepared", "Ready", "Age"},
 		"Director":       {"Pool", "Active", "VIPs", "Ready", "Alive", "(Address)", "(Interface)", "(Kernel)", "Age"},
 	}

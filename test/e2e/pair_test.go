@@ -52,6 +52,7 @@ func pair(t *testing.T, s *suite) {
 		{"the API server is away for a minute", stopsAPI},
 		{"the active director's process stands still and wakes", freezesActive},
 		{"the active director's cable is pulled", unplugsActive},
+		{"a stranger that answers for the VIP changes no role", withstandsStranger},
 		{"a node of higher priority takes over, dies and comes back", prefersNode},
 		{"a second director joins while the lone one's process is dead", joinsDead},
 	} {

@@ -45,6 +45,8 @@ type suite struct {
 	lab        *cluster.Lab
 	deployment *deploy.Deployment
 	api        client.WithWatch
+	// found is how the nodes were before anything was installed.
+	found map[string]string
 }
 
 var (
@@ -60,6 +62,9 @@ func TestE2E(t *testing.T) {
 	s := newSuite(t)
 	for range *rounds {
 		s.round(t)
+	}
+	if !t.Run("an uninstallation leaves every node as it was found", func(t *testing.T) { uninstalls(t, s) }) {
+		s.explain(t)
 	}
 }
 
@@ -132,6 +137,7 @@ func newSuite(t *testing.T) *suite {
 	if s.deployment, err = deploy.New(ctx, lab, os.Stdout); err != nil {
 		t.Fatal(err)
 	}
+	s.found = s.nodeStates(t)
 	if err := s.deployment.Install(ctx); err != nil {
 		s.explain(t)
 		t.Fatal(err)

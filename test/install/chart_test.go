@@ -13,6 +13,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
+	batchv1 "k8s.io/api/batch/v1"
 	corev1 "k8s.io/api/core/v1"
 	flowcontrolv1 "k8s.io/api/flowcontrol/v1"
 
@@ -23,10 +24,31 @@ import (
 // object by object.
 func TestChartAndKustomizeInstallTheSame(t *testing.T) {
 	want := kustomize(t, "config/default")
-	got := chart(t)
-
 	// A chart is installed into a namespace that exists.
 	delete(want, "Namespace/"+namespace)
+	wantSame(t, want, chart(t))
+}
+
+// TestChartAndKustomizeUninstallTheSame compares the chart's hooks with the base
+// that is applied by hand.
+func TestChartAndKustomizeUninstallTheSame(t *testing.T) {
+	got := hooks(t)
+	for key, object := range got {
+		annotations := object.GetAnnotations()
+		if annotations["helm.sh/hook"] != "pre-delete" || annotations["helm.sh/hook-delete-policy"] != "before-hook-creation,hook-succeeded" {
+			t.Errorf("%s has annotations %v", key, annotations)
+		}
+		if early := annotations["helm.sh/hook-weight"] == "-1"; early == (object.GetKind() == "Job") {
+			t.Errorf("%s comes with the Job, want its rights before it", key)
+		}
+		object.SetAnnotations(nil)
+	}
+	wantSame(t, kustomize(t, "config/uninstall"), got)
+}
+
+// wantSame wants objects of a chart to be those of kustomize.
+func wantSame(t *testing.T, want, got objects) {
+	t.Helper()
 	for _, object := range got {
 		dropHelmLabels(object.Object)
 	}
@@ -107,6 +129,7 @@ func TestValuesAreChecked(t *testing.T) {
 		"a pod label that the selector needs":  {`director.podLabels={"app.kubernetes.io/name":"x"}`, "podLabels"},
 		"an effect that does not exist":        {`director.tolerations=[{"effect":"Never"}]`, "tolerations"},
 		"an API server with a scheme":          {`apiServer.host="https://192.168.11.10"`, "apiServer"},
+		"a timeout without a unit":             {`uninstall.timeout="300"`, "uninstall"},
 		"a pool name with a dot":               {`pool.name="a.b"`, "pool"},
 		"a priority that is none":              {`pool.election={"priorities":[{"nodeSelector":{},"priority":"high"}]}`, "priority"},
 		"a single rule instead of a list":      {`pool.allow={"addresses":["192.168.11.200"]}`, "allow"},
@@ -280,8 +303,8 @@ func TestNamesFollowTheRelease(t *testing.T) {
 		t.Fatal(err)
 	}
 	for key, object := range decode(t, text) {
-		if name := object.GetName(); name != "edge-lvs-operator-director" && name != "edge-lvs-operator-realserver" {
-			t.Errorf("%s: want the name edge-lvs-operator-director or -realserver", key)
+		if name := object.GetName(); !slices.Contains([]string{"edge-lvs-operator-director", "edge-lvs-operator-realserver", "edge-lvs-operator-uninstall"}, name) {
+			t.Errorf("%s: want the name edge-lvs-operator-director, -realserver or -uninstall", key)
 		}
 		isGlobal := strings.HasPrefix(object.GetKind(), "Cluster") || object.GetKind() == "FlowSchema"
 		if isGlobal != (object.GetNamespace() == "") {
@@ -306,6 +329,41 @@ func TestArgumentsAreFlags(t *testing.T) {
 			if isFlag && !strings.Contains(source.String(), fmt.Sprintf(", %q, ", flag)) {
 				t.Errorf("%s has no flag for %s", folder, argument)
 			}
+		}
+	}
+}
+
+// TestUninstallation shows what the Job may do and what it is told.
+func TestUninstallation(t *testing.T) {
+	got := hooks(t, "--set", "image.repository=example/director,image.tag=v1,image.pullPolicy=Always,uninstall.timeout=10m",
+		"--set-json", `imagePullSecrets=[{"name":"pull"}]`, "--set-json", `director.tolerations=[{"key":"edge","operator":"Exists"}]`,
+		"--set", "apiServer.host=192.168.11.10,apiServer.port=8443")
+	pod := typed[batchv1.Job](t, got, "Job/lvs-operator-uninstall").Spec.Template.Spec
+	job := pod.Containers[0]
+	want := []string{"uninstall", "--namespace=$(NAMESPACE)", "--daemonset=lvs-operator-director", "--timeout=10m"}
+	if diff := cmp.Diff(want, job.Args); diff != "" {
+		t.Errorf("arguments differ (-want +got):\n%s", diff)
+	}
+	found := fmt.Sprint(job.Image, " ", job.ImagePullPolicy, " ", pod.ImagePullSecrets, " ", pod.Tolerations[0].Key, " ",
+		variable(job, "KUBERNETES_SERVICE_HOST"), ":", variable(job, "KUBERNETES_SERVICE_PORT"))
+	if want := "example/director:v1 Always [{pull}] edge 192.168.11.10:8443"; found != want {
+		t.Errorf("the Job has %s, want %s", found, want)
+	}
+	yes, no := true, false
+	wantContext := &corev1.SecurityContext{
+		AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes, Capabilities: &corev1.Capabilities{Drop: []corev1.Capability{"ALL"}},
+	}
+	if diff := cmp.Diff(wantContext, job.SecurityContext); diff != "" || !*pod.SecurityContext.RunAsNonRoot || len(pod.Volumes) != 0 {
+		t.Errorf("it may do more than talk to the API server (-want +got):\n%s", diff)
+	}
+	var source strings.Builder
+	for _, text := range contents(t, root+"/cmd/director/*.go") {
+		source.WriteString(text)
+	}
+	for _, argument := range job.Args[1:] {
+		flag, _, _ := strings.Cut(strings.TrimPrefix(argument, "--"), "=")
+		if !strings.Contains(source.String(), fmt.Sprintf(", %q, ", flag)) {
+			t.Errorf("cmd/director has no flag for %s", argument)
 		}
 	}
 }

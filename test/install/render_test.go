@@ -34,14 +34,28 @@ func kustomize(t *testing.T, base string) objects {
 	return decode(t, text)
 }
 
-// chart renders the chart as release lvs-operator, CRDs left out.
+// chart renders the chart as release lvs-operator, CRDs and hooks left out.
 func chart(t *testing.T, arguments ...string) objects {
+	t.Helper()
+	text, err := template(t, append([]string{"--no-hooks"}, arguments...)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return decode(t, text)
+}
+
+// hooks renders what the chart has only during an uninstallation.
+func hooks(t *testing.T, arguments ...string) objects {
 	t.Helper()
 	text, err := template(t, arguments...)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return decode(t, text)
+	all := decode(t, text)
+	for key := range chart(t, arguments...) {
+		delete(all, key)
+	}
+	return all
 }
 
 func template(t *testing.T, arguments ...string) ([]byte, error) {

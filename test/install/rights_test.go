@@ -19,11 +19,11 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// TestRightsAreGolden pins every right that an installation hands out: a new
-// one is a line in a review.
+// TestRightsAreGolden pins every right that an installation hands out, and an
+// uninstallation: a new one is a line in a review.
 func TestRightsAreGolden(t *testing.T) {
 	const golden = "testdata/rights.golden"
-	got := rights(t, kustomize(t, "config/default"))
+	got := rights(t, kustomize(t, "config/default")) + rights(t, kustomize(t, "config/uninstall"))
 	if *update {
 		if err := os.WriteFile(golden, []byte(got), 0o644); err != nil {
 			t.Fatal(err)
@@ -90,7 +90,8 @@ func bound(key string, role rbacv1.RoleRef, subjects []rbacv1.Subject) []string 
 // TestNoRightIsWild looks for what no program of ours may have, whatever the
 // golden file says.
 func TestNoRightIsWild(t *testing.T) {
-	for _, line := range strings.Split(rights(t, kustomize(t, "config/default")), "\n") {
+	all := rights(t, kustomize(t, "config/default")) + rights(t, kustomize(t, "config/uninstall"))
+	for _, line := range strings.Split(all, "\n") {
 		for _, word := range []string{"*", "secrets", "escalate", "impersonate", " bind", "deletecollection", "pods/exec"} {
 			if strings.Contains(line, word) {
 				t.Errorf("%q has %q", line, word)

@@ -24,6 +24,24 @@ app.kubernetes.io/name: lvs-operator
 app.kubernetes.io/component: realserver
 {{- end }}
 
+{{/* The name of everything that belongs to an uninstallation. */}}
+{{- define "lvs-operator.uninstall" -}}
+{{- include "lvs-operator.director" . | trimSuffix "director" }}uninstall
+{{- end }}
+
+{{/* Labels of the uninstallation's Job and pod. */}}
+{{- define "lvs-operator.uninstallLabels" -}}
+app.kubernetes.io/name: lvs-operator
+app.kubernetes.io/component: uninstall
+{{- end }}
+
+{{/* What makes an object part of an uninstallation, before its Job. */}}
+{{- define "lvs-operator.uninstallRights" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: "-1"
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded
+{{- end }}
+
 {{/* Labels of Helm's own, on every object. */}}
 {{- define "lvs-operator.helmLabels" -}}
 app.kubernetes.io/instance: {{ .Release.Name }}
