@@ -142,6 +142,12 @@ type Destination struct {
 	Method Method
 	// Weight is 0-65535; 0 takes no new connections.
 	Weight uint32
+	// LastWeight is the weight above 0 by which a scheduler that is Ordered goes on
+	// counting a destination at weight 0: the last one that it was given
+	// (last_weight of the kernel's ip_vs_dest). 0 is unknown, or of no
+	// consequence, as it is at any other weight. Whoever gives a destination a
+	// weight of 0 and a LastWeight lets it have that first, for a moment.
+	LastWeight uint32
 	// Upper is the number of connections above which the destination takes no
 	// new ones, Lower the one below which it takes them again; 0 is no limit.
 	Upper, Lower uint32
@@ -189,6 +195,8 @@ type Observation struct {
 	State
 	// Connections of every destination in State.
 	Connections map[DestinationKey]Connections
+	// Order is that in which the destinations of each service were added.
+	Order map[ServiceKey][]DestinationKey
 }
 
 // DummyLink is the device that holds every VIP on a director. Node address
