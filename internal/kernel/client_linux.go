@@ -45,7 +45,8 @@ const (
 // concurrently; exchanges of one kind with the kernel take turns.
 //
 // The client remembers what it saw and did only to know where to look: whatever
-// it reports has been read from the kernel for that report.
+// it reports has been read from the kernel for that report, but for the
+// LastWeight of a destination, which the kernel does not tell.
 type Client struct {
 	opts   Options
 	netns  namespace
@@ -56,6 +57,8 @@ type Client struct {
 	// mu guards what follows.
 	mu    sync.Mutex
 	index index
+	// lastWeights is what no kernel tells.
+	lastWeights lastWeights
 	node  *netstate.Node // as last prepared
 	relay *Relay         // as last set; nil leaves what is there
 }

@@ -195,7 +195,8 @@ type Observation struct {
 	State
 	// Connections of every destination in State.
 	Connections map[DestinationKey]Connections
-	// Order is that in which the destinations of each service were added.
+	// Order is that in which the destinations of each service were added; empty
+	// where that is not known.
 	Order map[ServiceKey][]DestinationKey
 }
 
