@@ -421,7 +421,7 @@ func (w *Worker) work(ctx context.Context, key netstate.Key, job *entry, how ans
 		State: have.Clone(), Connections: have.Connections,
 		Draining: memory.Draining, Rising: memory.Rising, QuorumLost: lost(memory),
 	}
-	for _, op := range netstate.Diff(have.State, want) {
+	for _, op := range have.Diff(want) {
 		if !job.permits(op, have.State) {
 			outcome.Err = ErrUnconfirmed
 			continue
