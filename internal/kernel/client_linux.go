@@ -148,7 +148,8 @@ func (l Link) Exists() bool { return l.Index != 0 }
 
 // Prepare brings the node into the state that VIPs need, and repairs it: the
 // guard's rules, netstate.DummyLink, sysctls (recorded before they are changed,
-// and put back on interfaces that node.Links lists no more) and IPVS timeouts. It may be called again at any time, for example to audit.
+// and put back where node.Links and node.Sloppy ask for them no more) and IPVS
+// timeouts. It may be called again at any time, for example to audit.
 // Without IPVS it is ErrNoIPVS, without the announcement interface ErrNoLink,
 // and nothing is changed.
 //

@@ -216,6 +216,15 @@ type Node struct {
 	// reached: those of the node's own pods. What they answer from a VIP is let in
 	// there. One that does not exist is passed over.
 	Links []string `json:",omitempty"`
+	// Sloppy says for which protocols IPVS takes up connections of which it did not
+	// see the beginning; nil leaves that as it is.
+	Sloppy *Sloppy `json:",omitempty"`
+}
+
+// Sloppy are the protocols whose packets IPVS schedules also where they begin no
+// connection. That is of the network namespace: it holds for every service.
+type Sloppy struct {
+	TCP, SCTP bool
 }
 
 // Timeouts are the connection timeouts of IPVS, in whole seconds. They are
