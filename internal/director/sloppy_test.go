@@ -6,6 +6,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/kernel/kerneltest"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -143,3 +144,29 @@ func TestAServerBetweenOthersIsPutInItsPlace(t *testing.T) {
 }
 
 func lb1Relay() kernel.Relay { return kernel.Relay{Interface: "eth0", To: []netip.Addr{first4}} }
+
+func TestServersOfMHThatWaitForAVerdictAreWaitedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := start(t, "lb-1", newNode(11), &leases{}, t.TempDir())
+		p.Join(pool())
+		d := scheduledBy("mh", vip1, rs1)
+		// Nobody knows how to look at this one, and it takes long to say so.
+		d.Checks[destinationOf(vip1, rs1)] = []plan.Check{{Probe: health.Probe{
+			Target:   health.Target{Type: "riddle", Addr: rs1, Port: 80},
+			Schedule: health.Schedule{Interval: time.Second, Timeout: time.Second, RetryInterval: time.Second, FailureThreshold: 1000, SuccessThreshold: 1},
+		}}}
+		p.Program(d)
+		p.Synced("default")
+		pass(3 * time.Second)
+		if _, there := p.node.fake.State().Destinations[destinationOf(vip1, rs1)]; !there {
+			t.Error("the server is not in the table")
+		}
+		if got := p.Status().Waiting; got.For != WaitingForVerdicts {
+			t.Errorf("waiting for %d (%s), want %d", got.For, got.Message, WaitingForVerdicts)
+		}
+		pass(verdictPatience)
+		if got := p.Status().Waiting; got.For != WaitingForNothing {
+			t.Errorf("waiting for %d (%s) in the end", got.For, got.Message)
+		}
+	})
+}
