@@ -59,8 +59,8 @@ type Client struct {
 	index index
 	// lastWeights is what no kernel tells.
 	lastWeights lastWeights
-	node  *netstate.Node // as last prepared
-	relay *Relay         // as last set; nil leaves what is there
+	node        *netstate.Node // as last prepared
+	relay       *Relay         // as last set; nil leaves what is there
 }
 
 // New opens a client. It changes nothing, and needs no IPVS yet.

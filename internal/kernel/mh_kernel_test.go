@@ -385,8 +385,12 @@ func TestSloppySettingsAreRestored(t *testing.T) {
 		node netstate.Node
 		want string
 	}{
-		{guarded, "000"}, {sloppily, "101"}, {both, "111"}, {guarded, "111"},
-		{netstate.Node{Interface: "eth0", Guard: true, Sloppy: &netstate.Sloppy{}}, "000"}, {both, "111"},
+		{guarded, "000"},
+		{sloppily, "101"},
+		{both, "111"},
+		{guarded, "111"},
+		{netstate.Node{Interface: "eth0", Guard: true, Sloppy: &netstate.Sloppy{}}, "000"},
+		{both, "111"},
 	} {
 		prepare(t, k, step.node)
 		if got := settings(); got != step.want {
