@@ -110,6 +110,8 @@ type Worker struct {
 	mu      sync.Mutex
 	entries map[netstate.Key]*entry
 	answers answers
+	// heard is what Agree was given.
+	heard func(health.Probe) (health.Verdict, bool)
 	// blocked is why nothing may be changed in the kernel; nil if it may.
 	blocked  error
 	lastPass time.Time
