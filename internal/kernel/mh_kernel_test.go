@@ -88,57 +88,61 @@ func servers4(servers ...string) string {
 	return text
 }
 
-// hashed sends flows through a director and returns which server each went to.
-func (f *farm) hashed(director *netlab.NS) map[string]int {
+// arrival is a datagram that came to a server.
+type arrival struct {
+	server int
+	id     string
+}
+
+// receive hands on what comes to the servers' port 53, until the test ends.
+func (f *farm) receive() <-chan arrival {
 	f.t.Helper()
-	f.through(director)
-	var receiving sync.WaitGroup
-	received := make([][]string, len(f.servers))
+	arrivals := make(chan arrival, flows)
 	for i, s := range f.servers {
-		receive := s.ReceiveUDP("0.0.0.0:53")
-		receiving.Go(func() { received[i] = receive("end") })
-	}
-	send := func(from, to, text string) error {
-		var dialer net.Dialer
-		if from != "" {
-			dialer.LocalAddr = net.UDPAddrFromAddrPort(netip.MustParseAddrPort(from))
-		}
-		conn, err := dialer.Dial("udp", to)
-		if err != nil {
-			return err
-		}
-		defer conn.Close() //nolint:errcheck // it was only written to
-		_, err = conn.Write([]byte(text))
-		return err
-	}
-	err := f.client.Do(func() error {
-		for i := range flows {
-			id := fmt.Sprint(20000 + i)
-			if err := send(client4+":"+id, vip4+":53", id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		f.t.Fatal(err)
-	}
-	for i := range f.servers {
-		if err := f.client.Do(func() error { return send("", fmt.Sprintf("192.0.2.2%d:53", i+1), "end") }); err != nil {
+		var conn net.PacketConn
+		if err := s.Do(func() (err error) { conn, err = net.ListenPacket("udp", "0.0.0.0:53"); return err }); err != nil {
 			f.t.Fatal(err)
 		}
-	}
-	receiving.Wait()
-	to := map[string]int{}
-	for i, ids := range received {
-		for _, id := range ids {
-			if id != "end" {
-				to[id] = i
+		f.t.Cleanup(func() { _ = conn.Close() })
+		go func() {
+			for buf := make([]byte, 64); ; {
+				size, _, err := conn.ReadFrom(buf)
+				if err != nil {
+					return
+				}
+				arrivals <- arrival{i, string(buf[:size])}
 			}
-		}
+		}()
 	}
-	if len(to) < flows {
-		f.t.Fatalf("%d of %d flows came to a server", len(to), flows)
+	return arrivals
+}
+
+// hashed sends flows through a director and returns which server each went to.
+func (f *farm) hashed(director *netlab.NS, arrivals <-chan arrival) map[string]int {
+	f.t.Helper()
+	f.through(director)
+	to := map[string]int{}
+	deadline := time.After(patience)
+	for i := range flows {
+		id := fmt.Sprint(20000 + i)
+		if err := f.client.Do(func() error {
+			dialer := net.Dialer{LocalAddr: net.UDPAddrFromAddrPort(netip.MustParseAddrPort(client4 + ":" + id))}
+			conn, err := dialer.Dial("udp", vip4+":53")
+			if err != nil {
+				return err
+			}
+			defer conn.Close() //nolint:errcheck // it was only written to
+			_, err = conn.Write([]byte(id))
+			return err
+		}); err != nil {
+			f.t.Fatal(err)
+		}
+		select {
+		case a := <-arrivals:
+			to[a.id] = a.server
+		case <-deadline:
+			f.t.Fatalf("%d of %d flows came to a server", len(to), flows)
+		}
 	}
 	return to
 }
@@ -156,6 +160,7 @@ func differ(a, b map[string]int) int {
 func TestDirectorsOfDifferentHistoriesHashAlike(t *testing.T) {
 	f := newFarm(t, 5)
 	now := servers4("21 weight 1", "22 weight 3", "23 weight 2", "24 weight 0 last 2", "25 weight 1")
+	arrivals := f.receive()
 	fresh, _ := f.director(2, guarded, now)
 	long, k := f.director(3, guarded,
 		servers4("25 weight 1", "23 weight 5"),
@@ -163,8 +168,8 @@ func TestDirectorsOfDifferentHistoriesHashAlike(t *testing.T) {
 		servers4("21 weight 0 last 1", "22 weight 3", "23 weight 2", "24 weight 2", "25 weight 1"),
 		now,
 	)
-	want := f.hashed(fresh)
-	if n := differ(want, f.hashed(long)); n != 0 {
+	want := f.hashed(fresh, arrivals)
+	if n := differ(want, f.hashed(long, arrivals)); n != 0 {
 		t.Errorf("%d of %d flows go to another server through a director of another history", n, flows)
 	}
 	// The check can fail: the order and the weight of the one that is down count.
@@ -174,11 +179,15 @@ func TestDirectorsOfDifferentHistoriesHashAlike(t *testing.T) {
 			apply(t, k, netstate.DestinationChange{Verb: netstate.Move, Entry: d, Value: v})
 		}
 	}
-	if n := differ(want, f.hashed(long)); n == 0 {
+	n := differ(want, f.hashed(long, arrivals))
+	t.Logf("%d of %d flows differ when the order is another", n, flows)
+	if n == 0 {
 		t.Error("no flow goes to another server when the order is another")
 	}
 	unknown, _ := f.director(4, guarded, servers4("21 weight 1", "22 weight 3", "23 weight 2", "24 weight 0", "25 weight 1"))
-	if n := differ(want, f.hashed(unknown)); n == 0 {
+	n = differ(want, f.hashed(unknown, arrivals))
+	t.Logf("%d of %d flows differ where the one that is down never had a weight", n, flows)
+	if n == 0 {
 		t.Error("no flow goes to another server where the one that is down never had a weight")
 	}
 }
