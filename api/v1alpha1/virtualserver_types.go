@@ -92,8 +92,11 @@ type VirtualServerSpec struct {
 	// (source and destination hashing), mh (Maglev hashing), sed (shortest
 	// expected delay), nq (never queue), fo (weighted failover), ovf (weighted
 	// overflow), twos (power of two choices). rr and lc ignore weights other
-	// than 0. The directors' kernels must have the scheduler as a module:
-	// else the VirtualServer is not programmed, reason SchedulerUnavailable.
+	// than 0. With mh open TCP connections go on when another director takes
+	// over, also after a crash, since every director finds the real server of a
+	// connection by the client's address alone. The directors' kernels must have
+	// the scheduler as a module: else the VirtualServer is not programmed, reason
+	// SchedulerUnavailable.
 	// +kubebuilder:default=wlc
 	// +optional
 	Scheduler Scheduler `json:"scheduler,omitempty"`
@@ -101,7 +104,7 @@ type VirtualServerSpec struct {
 	// schedulerFlags change how the schedulers sh and mh hash. Port: the
 	// client's port counts too, not its address alone. Fallback: connections
 	// of a real server that is down or full go to another one instead of
-	// being refused.
+	// being refused. mh always falls back.
 	// +listType=set
 	// +kubebuilder:validation:MaxItems=2
 	// +optional
@@ -169,7 +172,9 @@ type VirtualServerSpec struct {
 	// pod's readiness, says is down. Remove: it is taken out, and its open
 	// connections with it. Quiesce: it gets no new connections and keeps those it
 	// has, whoever they are of use to; a client that persistence ties to it stays
-	// with it. keepalived: inhibit_on_failure.
+	// with it. With the scheduler mh it is Quiesce whatever is set here: what is
+	// removed would move connections of other real servers too when another
+	// director takes over. keepalived: inhibit_on_failure.
 	// +kubebuilder:default=Remove
 	// +optional
 	OnFailure OnFailure `json:"onFailure,omitempty"`
@@ -193,7 +198,9 @@ type VirtualServerSpec struct {
 	Drain *Drain `json:"drain,omitempty"`
 
 	// slowStart lets a real server that comes up begin with a small share of new
-	// connections. Left out, it has its full weight at once.
+	// connections. Left out, it has its full weight at once; so it has with the
+	// scheduler mh, whatever is set here, since all directors must have the same
+	// weights.
 	// +optional
 	SlowStart *SlowStart `json:"slowStart,omitempty"`
 }

@@ -165,6 +165,8 @@ type node struct {
 	guard chan struct{}
 	ipvs  bool
 	relay kernel.Relay
+	// gap says that for a moment nobody took up connections in their middle.
+	gap bool
 	// gone are neighbours that do not answer.
 	gone map[netip.Addr]bool
 	// reaches are what is not simply adjacent; routes has a value for each change.
@@ -235,6 +237,9 @@ func (n *node) Reach(_ context.Context, addr netip.Addr) (kernel.Reach, error) {
 func (n *node) SetRelay(_ context.Context, relay kernel.Relay) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
+	if prepared, _ := n.fake.Node(); len(n.relay.To) > 0 && len(relay.To) == 0 {
+		n.gap = prepared.Sloppy == nil || !prepared.Sloppy.TCP
+	}
 	n.relay = relay
 	return nil
 }

@@ -109,7 +109,7 @@ func (s *session) prepare(ctx context.Context, link string, pool Pool, announcer
 }
 
 // awaitPrepare returns when the node is to be prepared again: after a while, when
-// somebody deleted the guard, or when other links are needed than it was prepared
+// somebody deleted the guard, or when it needs something else than it was prepared
 // for. Open is false if there will be no more news of the guard.
 func (s *session) awaitPrepare(ctx context.Context, after time.Duration, guard <-chan struct{}) (flushed, open bool) {
 	timer := time.NewTimer(after)
@@ -125,6 +125,9 @@ func (s *session) awaitPrepare(ctx context.Context, after time.Duration, guard <
 		case <-s.relinked:
 			// The plans of many VIPs change with one pod.
 			if !wait(ctx, judgeGather) || !slices.Equal(s.prepared(), s.d.links(s.name, s.prepared())) {
+				return false, true
+			}
+			if _, told := s.sloppy(); !told {
 				return false, true
 			}
 		}
@@ -150,9 +153,12 @@ func (s *session) prepareOnce(ctx context.Context, link string, pool Pool) (kern
 	}
 	before := s.prepared()
 	links := s.d.links(s.name, before)
-	if err := k.Prepare(ctx, netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts, Links: links}); err != nil {
+	sloppy, _ := s.sloppy()
+	node := netstate.Node{Interface: link, Guard: pool.Guard, Timeouts: pool.Timeouts, Links: links, Sloppy: sloppy}
+	if err := k.Prepare(ctx, node); err != nil {
 		return facts, fmt.Errorf("preparing the node: %w", err)
 	}
+	s.tell(sloppy)
 	s.mu.Lock()
 	s.links = links
 	s.mu.Unlock()

@@ -66,7 +66,12 @@ func (s *session) relayOn(ctx context.Context) {
 	s.mu.Lock()
 	done := s.relay.set != nil && reflect.DeepEqual(*s.relay.set, wanted)
 	wait := s.relay.problem != "" && time.Since(s.relay.tried) < relayRetry
+	ends := s.relay.set != nil && len(s.relay.set.To) > 0 && len(wanted.To) == 0
 	s.mu.Unlock()
+	if _, told := s.sloppy(); ends && !told {
+		// IPVS has to take up what is handed on no more, or it would be reset.
+		return
+	}
 	if done || wait {
 		return
 	}

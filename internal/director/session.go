@@ -84,7 +84,9 @@ type session struct {
 	node    nodeState
 	// links are the interfaces that the node was last prepared with, besides the
 	// announcement interface.
-	links     []string
+	links []string
+	// told is what IPVS was told of connections in their middle; nil if nothing yet.
+	told      *netstate.Sloppy
 	conflicts conflicts
 	relay     relay
 	// plannedAt is when it was first known what is to be served.
@@ -302,6 +304,7 @@ func (s *session) judge(ctx context.Context) {
 		s.announce()
 		s.answer()
 		s.relayOn(ctx)
+		s.slop()
 		s.measure()
 		if changed {
 			s.d.cfg.Changed(netstate.Key{})

@@ -354,13 +354,15 @@ func (d *Director) peerKernelAnswers() string {
 }
 
 // verdictsMissing says whether a real server that is not in the kernel already
-// has no verdict.
+// has no verdict. Where the scheduler is netstate.Ordered one that waits for its
+// verdict is in the kernel too, at weight 0.
 func (d *Director) verdictsMissing() bool {
 	verdict := func(p health.Probe) health.Verdict { return d.health.Report(p).Verdict }
 	for _, desired := range d.worker.Plans() {
 		outcome, _ := d.worker.Outcome(desired.Key)
 		for key := range desired.State.Destinations {
-			_, there := outcome.State.Destinations[key]
+			destination, there := outcome.State.Destinations[key]
+			there = there && (destination.Weight > 0 || !desired.State.Services[key.Service].Ordered())
 			if judged, _ := desired.Judge(key, verdict); judged == health.Unknown && !there {
 				return true
 			}

@@ -110,6 +110,8 @@ type Worker struct {
 	mu      sync.Mutex
 	entries map[netstate.Key]*entry
 	answers answers
+	// heard is what Agree was given.
+	heard func(health.Probe) (health.Verdict, bool)
 	// blocked is why nothing may be changed in the kernel; nil if it may.
 	blocked  error
 	lastPass time.Time
@@ -421,7 +423,7 @@ func (w *Worker) work(ctx context.Context, key netstate.Key, job *entry, how ans
 		State: have.Clone(), Connections: have.Connections,
 		Draining: memory.Draining, Rising: memory.Rising, QuorumLost: lost(memory),
 	}
-	for _, op := range netstate.Diff(have.State, want) {
+	for _, op := range have.Diff(want) {
 		if !job.permits(op, have.State) {
 			outcome.Err = ErrUnconfirmed
 			continue

@@ -45,7 +45,8 @@ const (
 // concurrently; exchanges of one kind with the kernel take turns.
 //
 // The client remembers what it saw and did only to know where to look: whatever
-// it reports has been read from the kernel for that report.
+// it reports has been read from the kernel for that report, but for the
+// LastWeight of a destination, which the kernel does not tell.
 type Client struct {
 	opts   Options
 	netns  namespace
@@ -56,8 +57,10 @@ type Client struct {
 	// mu guards what follows.
 	mu    sync.Mutex
 	index index
-	node  *netstate.Node // as last prepared
-	relay *Relay         // as last set; nil leaves what is there
+	// lastWeights is what no kernel tells.
+	lastWeights lastWeights
+	node        *netstate.Node // as last prepared
+	relay       *Relay         // as last set; nil leaves what is there
 }
 
 // New opens a client. It changes nothing, and needs no IPVS yet.
@@ -145,7 +148,8 @@ func (l Link) Exists() bool { return l.Index != 0 }
 
 // Prepare brings the node into the state that VIPs need, and repairs it: the
 // guard's rules, netstate.DummyLink, sysctls (recorded before they are changed,
-// and put back on interfaces that node.Links lists no more) and IPVS timeouts. It may be called again at any time, for example to audit.
+// and put back where node.Links and node.Sloppy ask for them no more) and IPVS
+// timeouts. It may be called again at any time, for example to audit.
 // Without IPVS it is ErrNoIPVS, without the announcement interface ErrNoLink,
 // and nothing is changed.
 //

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/moby/ipvs"
@@ -55,6 +56,12 @@ func (c *Client) applyDestination(ctx context.Context, op netstate.DestinationCh
 	if err != nil {
 		return err
 	}
+	// What is to have a last weight has that first.
+	first, quiet := *destination, op.Value.Weight == 0 && op.Value.LastWeight > 0
+	if quiet {
+		first.Weight = int(op.Value.LastWeight)
+	}
+	write := func(h ipvsHandle) error { return nil }
 	switch op.Verb {
 	case netstate.Del:
 		// ENOENT: no such destination; ESRCH: not even the service.
@@ -62,18 +69,30 @@ func (c *Client) applyDestination(ctx context.Context, op netstate.DestinationCh
 		if isErrno(err, unix.ENOENT, unix.ESRCH) {
 			err = nil
 		}
+		return err
+	case netstate.Move:
+		return c.moveDestination(ctx, service, &first, destination)
 	case netstate.Set:
-		err = c.ipvs.do(ctx, func(h ipvsHandle) error {
-			return either(h.UpdateDestination(service, destination), unix.ENOENT,
-				func() error { return h.NewDestination(service, destination) })
-		})
+		write = func(h ipvsHandle) error { return editDestination(h, service, &first) }
 	default:
-		err = c.ipvs.do(ctx, func(h ipvsHandle) error {
-			return either(h.NewDestination(service, destination), unix.EEXIST,
-				func() error { return h.UpdateDestination(service, destination) })
-		})
+		write = func(h ipvsHandle) error { return addDestination(h, service, &first) }
 	}
-	return err
+	return c.ipvs.do(ctx, func(h ipvsHandle) error {
+		if err := write(h); err != nil || !quiet {
+			return err
+		}
+		return h.UpdateDestination(service, destination)
+	})
+}
+
+// addDestination adds a destination, or edits it if it is there.
+func addDestination(h ipvsHandle, service *ipvs.Service, d *ipvs.Destination) error {
+	return either(h.NewDestination(service, d), unix.EEXIST, func() error { return h.UpdateDestination(service, d) })
+}
+
+// editDestination edits a destination, or adds it if it is not there.
+func editDestination(h ipvsHandle, service *ipvs.Service, d *ipvs.Destination) error {
+	return either(h.UpdateDestination(service, d), unix.ENOENT, func() error { return h.NewDestination(service, d) })
 }
 
 // either returns err, or what other returns if err is errno: the entry is there
@@ -176,8 +195,8 @@ func toDestination(k netstate.DestinationKey, v netstate.Destination) (*ipvs.Des
 	if k.Service.Key.Addr.IsValid() && k.Addr.Is4() != k.Service.Key.Addr.Is4() {
 		return nil, fmt.Errorf("%w: a destination of another address family than its service", ErrUnsupported)
 	}
-	if v.Weight > maxWeight {
-		return nil, fmt.Errorf("%w: weight %d is above %d", ErrUnsupported, v.Weight, maxWeight)
+	if weight := max(v.Weight, v.LastWeight); weight > maxWeight {
+		return nil, fmt.Errorf("%w: weight %d is above %d", ErrUnsupported, weight, maxWeight)
 	}
 	return &ipvs.Destination{
 		Address:         net.IP(k.Addr.AsSlice()),
@@ -248,20 +267,26 @@ type destinationOf struct {
 	connections netstate.Connections
 }
 
-// readDestinations reads the destinations of one service. If one of known is
-// missing the kernel is asked once more: one dump is no proof that it is gone.
+// readDestinations reads the destinations of one service, and the order in which
+// they were added, nil if that cannot be told: the kernel puts a new one in front
+// (__ip_vs_update_dest of ip_vs_ctl.c). If one of
+// known is missing the kernel is asked once more: one dump is no proof that it is
+// gone.
 func (c *Client) readDestinations(
 	ctx context.Context, k netstate.ServiceKey, known map[netstate.DestinationKey]netstate.Destination,
-) (map[netstate.DestinationKey]destinationOf, error) {
+) (map[netstate.DestinationKey]destinationOf, []netstate.DestinationKey, error) {
 	ask := toService(k, netstate.Service{})
 	found := map[netstate.DestinationKey]destinationOf{}
+	var order []netstate.DestinationKey
 	for range 2 {
 		list, err := exchange(ctx, c.ipvs, func(h ipvsHandle) ([]*ipvs.Destination, error) { return h.GetDestinations(ask) })
 		if err != nil {
-			return nil, fmt.Errorf("listing the destinations of %s: %w", k, err)
+			return nil, nil, fmt.Errorf("listing the destinations of %s: %w", k, err)
 		}
-		for _, d := range list {
+		order = order[:0]
+		for _, d := range slices.Backward(list) {
 			key, v := fromDestination(k, d)
+			order = append(order, key)
 			found[key] = destinationOf{v, netstate.Connections{
 				Active: uint32(d.ActiveConnections), Inactive: uint32(d.InactiveConnections),
 			}}
@@ -275,5 +300,8 @@ func (c *Client) readDestinations(
 			break
 		}
 	}
-	return found, nil
+	if len(order) != len(found) {
+		order = nil // no dump had them all
+	}
+	return found, order, nil
 }

@@ -244,7 +244,7 @@ func TestAMissInOneDumpIsVerifiedByAnother(t *testing.T) {
 			for _, last := range tc.known {
 				known[key(last)] = netstate.Destination{}
 			}
-			found, err := c.readDestinations(t.Context(), service, known)
+			found, _, err := c.readDestinations(t.Context(), service, known)
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -103,6 +103,7 @@ func (c *Client) apply(ctx context.Context, op netstate.Op) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.index.perform(op)
+	c.lastWeights.note(op)
 	return nil
 }
 
@@ -244,6 +245,7 @@ func (c *Client) observe(ctx context.Context, key netstate.Key) (netstate.Observ
 	seen := netstate.Observation{
 		State:       netstate.New(),
 		Connections: map[netstate.DestinationKey]netstate.Connections{},
+		Order:       map[netstate.ServiceKey][]netstate.DestinationKey{},
 	}
 	for k := range known.Addresses {
 		v, found, err := c.readAddress(k)
@@ -275,12 +277,15 @@ func (c *Client) observeService(
 		return err
 	}
 	seen.Services[k] = service
-	destinations, err := c.readDestinations(ctx, k, known)
+	destinations, order, err := c.readDestinations(ctx, k, known)
 	if err != nil {
 		return err
 	}
+	seen.Order[k] = order
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	for d, v := range destinations {
-		seen.Destinations[d] = v.value
+		seen.Destinations[d] = c.lastWeights.complete(d, v.value)
 		seen.Connections[d] = v.connections
 	}
 	return nil

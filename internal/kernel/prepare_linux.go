@@ -48,7 +48,7 @@ func (c *Client) prepare(ctx context.Context, node netstate.Node) error {
 	}
 	s := sysctls{root: c.opts.Sysctls, record: c.record}
 	if err := c.netns.run(ctx, func() error {
-		return join(s.prepareDirector(node.Interface), s.prepareLinks(node.Interface, node.Links))
+		return join(s.prepareDirector(node.Interface), s.prepareLinks(node.Interface, node.Links), s.prepareSloppy(node.Sloppy))
 	}); err != nil {
 		return err
 	}

@@ -19,6 +19,9 @@ const (
 	Set
 	// Del removes an entry.
 	Del
+	// Move takes a destination out and puts it in again as it is, behind all others
+	// of its service. Connections that depend on it live on.
+	Move
 )
 
 // String returns the verb in lower case.
@@ -30,6 +33,8 @@ func (v Verb) String() string {
 		return "set"
 	case Del:
 		return "del"
+	case Move:
+		return "move"
 	default:
 		return fmt.Sprintf("verb %d", uint8(v))
 	}
@@ -139,8 +144,11 @@ type step struct {
 // Key.Compare. Within one step entries come in canonical order (protocol and
 // port of the service, then address and port of the destination), because some
 // schedulers choose by the order of insertion.
-func Diff(have, want State) []Op {
-	var steps []step
+func Diff(have, want State) []Op { return diff(have, want, nil) }
+
+// diff puts what is to move, with its place, among the other operations.
+func diff(have, want State, moves []step) []Op {
+	steps := moves
 	steps = appendChanges(steps, have.Guard, want.Guard, compareGuard, guardPhase(have, want))
 	steps = appendChanges(steps, have.Addresses, want.Addresses, compareAddresses, addressPhase)
 	steps = appendChanges(steps, have.Services, want.Services, compareServices,
@@ -148,7 +156,7 @@ func Diff(have, want State) []Op {
 	steps = appendChanges(steps, have.Destinations, want.Destinations, compareDestinations, destinationPhase(want))
 
 	slices.SortStableFunc(steps, func(a, b step) int {
-		return cmp.Or(a.op.Key().Compare(b.op.Key()), cmp.Compare(a.phase, b.phase))
+		return cmp.Or(a.op.Key().Compare(b.op.Key()), cmp.Compare(a.phase, b.phase), compareIfDestinations(a.op, b.op))
 	})
 	if len(steps) == 0 {
 		return nil
@@ -158,6 +166,16 @@ func Diff(have, want State) []Op {
 		ops[i] = s.op
 	}
 	return ops
+}
+
+// compareIfDestinations is 0 for operations on anything else.
+func compareIfDestinations(a, b Op) int {
+	x, isDestination := a.(DestinationChange)
+	y, both := b.(DestinationChange)
+	if !isDestination || !both {
+		return 0
+	}
+	return compareDestinations(x.Entry, y.Entry)
 }
 
 // appendChanges adds, in the order of compare, what differs between two maps.

@@ -188,10 +188,11 @@ func serviceGen() *rapid.Generator[Service] {
 func destinationGen() *rapid.Generator[Destination] {
 	return rapid.Custom(func(t *rapid.T) Destination {
 		return Destination{
-			Method: rapid.SampledFrom([]Method{DR, TUN, NAT}).Draw(t, "method"),
-			Weight: rapid.Uint32Range(0, 2).Draw(t, "weight"),
-			Upper:  rapid.Uint32Range(0, 2).Draw(t, "upper"),
-			Lower:  rapid.Uint32Range(0, 2).Draw(t, "lower"),
+			Method:     rapid.SampledFrom([]Method{DR, TUN, NAT}).Draw(t, "method"),
+			Weight:     rapid.Uint32Range(0, 2).Draw(t, "weight"),
+			LastWeight: rapid.Uint32Range(0, 2).Draw(t, "last weight"),
+			Upper:      rapid.Uint32Range(0, 2).Draw(t, "upper"),
+			Lower:      rapid.Uint32Range(0, 2).Draw(t, "lower"),
 		}
 	})
 }

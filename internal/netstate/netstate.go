@@ -142,6 +142,12 @@ type Destination struct {
 	Method Method
 	// Weight is 0-65535; 0 takes no new connections.
 	Weight uint32
+	// LastWeight is the weight above 0 by which a scheduler that is Ordered goes on
+	// counting a destination at weight 0: the last one that it was given
+	// (last_weight of the kernel's ip_vs_dest). 0 is unknown, or of no
+	// consequence, as it is at any other weight. Whoever gives a destination a
+	// weight of 0 and a LastWeight lets it have that first, for a moment.
+	LastWeight uint32
 	// Upper is the number of connections above which the destination takes no
 	// new ones, Lower the one below which it takes them again; 0 is no limit.
 	Upper, Lower uint32
@@ -189,6 +195,9 @@ type Observation struct {
 	State
 	// Connections of every destination in State.
 	Connections map[DestinationKey]Connections
+	// Order is that in which the destinations of each service were added; empty
+	// where that is not known.
+	Order map[ServiceKey][]DestinationKey
 }
 
 // DummyLink is the device that holds every VIP on a director. Node address
@@ -207,6 +216,15 @@ type Node struct {
 	// reached: those of the node's own pods. What they answer from a VIP is let in
 	// there. One that does not exist is passed over.
 	Links []string `json:",omitempty"`
+	// Sloppy says for which protocols IPVS takes up connections of which it did not
+	// see the beginning; nil leaves that as it is.
+	Sloppy *Sloppy `json:",omitempty"`
+}
+
+// Sloppy are the protocols whose packets IPVS schedules also where they begin no
+// connection. That is of the network namespace: it holds for every service.
+type Sloppy struct {
+	TCP, SCTP bool
 }
 
 // Timeouts are the connection timeouts of IPVS, in whole seconds. They are

@@ -183,6 +183,7 @@ func (r *wordReader) destination(s State) {
 		r.fail("weight is missing")
 	}
 	v.Weight = uint32(r.number(math.MaxUint32))
+	v.LastWeight = uint32(r.optionalNumber("last", math.MaxUint32, 0))
 	v.Upper = uint32(r.optionalNumber("upper", math.MaxUint32, 0))
 	v.Lower = uint32(r.optionalNumber("lower", math.MaxUint32, 0))
 	put(r, s.Destinations, k, v)

@@ -133,6 +133,9 @@ func (w *textWriter) destination(k DestinationKey, v Destination) {
 		k.String(), strings.ReplaceAll(v.Method.String(), " ", "-"),
 		"weight", strconv.FormatUint(uint64(v.Weight), 10),
 	}
+	if v.LastWeight != 0 {
+		words = append(words, "last", strconv.FormatUint(uint64(v.LastWeight), 10))
+	}
 	if v.Upper != 0 {
 		words = append(words, "upper", strconv.FormatUint(uint64(v.Upper), 10))
 	}

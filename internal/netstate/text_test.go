@@ -29,6 +29,7 @@ destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 0
 destination TCP 192.0.2.1:80 10.0.0.8:80 TUN weight 65535 upper 100 lower 50
 destination UDP [2001:db8::1]:53 [2001:db8::7]:53 NAT weight 1
 destination fwmark 7 10.0.0.7:0 DR weight 1
+destination fwmark 7 10.0.0.8:0 DR weight 0 last 5
 `
 
 func everyFormState() State {
@@ -54,6 +55,7 @@ func everyFormState() State {
 	s.Destinations[DestinationKey{web, s2, 80}] = Destination{Method: TUN, Weight: 65535, Upper: 100, Lower: 50}
 	s.Destinations[DestinationKey{dns, netip.MustParseAddr("2001:db8::7"), 53}] = Destination{Method: NAT, Weight: 1}
 	s.Destinations[DestinationKey{mark, s1, 0}] = Destination{Method: DR, Weight: 1}
+	s.Destinations[DestinationKey{mark, s2, 0}] = Destination{Method: DR, LastWeight: 5}
 	return s
 }
 

@@ -19,10 +19,14 @@ import (
 // so that a removal that fails does not start it anew; one that is wanted again
 // is not. Destinations whose connections were not counted are taken to have
 // some.
+//
+// Where the scheduler is netstate.Ordered a destination stays for all of the
+// time: a director that has no connections to it keeps it like the one that has
+// them, and their tables are the same.
 func (p *pass) drain() {
 	p.later.Draining = map[netstate.DestinationKey]time.Time{}
 	for key, destination := range p.have.Destinations {
-		if !p.isDropped(key) || p.isIdle(key) {
+		if !p.isDropped(key) || p.isIdle(key) && !p.ordered(key.Service) {
 			continue
 		}
 		since, known := p.memory.Draining[key]

@@ -114,6 +114,9 @@ func (d *Desired) addDestinations(service netstate.ServiceKey, p port, c *claim,
 		destination := netstate.Destination{Method: netstate.DR, Weight: candidate.weight}
 		if candidate.state == v1alpha1.RealServerDrained {
 			destination.Weight = 0
+			if c.service.Ordered() {
+				destination.LastWeight = candidate.weight
+			}
 		}
 		d.State.Destinations[key] = destination
 		weights = append(weights, destination.Weight)

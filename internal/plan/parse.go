@@ -183,6 +183,10 @@ func readScheduling(c *claim, spec *v1alpha1.VirtualServerSpec) error {
 			return fmt.Errorf("unknown scheduler flag %q", flag)
 		}
 	}
+	if c.service.Ordered() {
+		// A server that is down stays in the table, and its clients must not be refused.
+		c.service.Flags |= netstate.Fallback
+	}
 	return nil
 }
 

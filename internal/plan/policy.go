@@ -71,6 +71,9 @@ func (p *policy) readSlowStart(spec *v1alpha1.VirtualServerSpec) error {
 	if spec.Scheduler == v1alpha1.SchedulerWeightedFailover || spec.Scheduler == v1alpha1.SchedulerWeightedOverflow {
 		return fmt.Errorf("scheduler %s does not share connections by weight, so there is no slow start", spec.Scheduler)
 	}
+	if spec.Scheduler == v1alpha1.SchedulerMaglevHashing {
+		p.slowStart = 0 // directors would differ in how far a server is
+	}
 	return nil
 }
 

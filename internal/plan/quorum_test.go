@@ -276,7 +276,7 @@ func TestNobodyAtWeight0RefusesClientsBesideASorryServer(t *testing.T) {
 		"sh":               {netstate.Service{Scheduler: "sh"}, weights{webSorry: 1}, weights{testWeb1: 1, testWeb2: 1}},
 		"mh":               {netstate.Service{Scheduler: "mh", Flags: netstate.Port}, weights{webSorry: 1}, weights{testWeb1: 1, testWeb2: 1}},
 		"dh":               {netstate.Service{Scheduler: "dh"}, weights{webSorry: 1}, weights{testWeb1: 1, testWeb2: 1}},
-		"mh with Fallback": {netstate.Service{Scheduler: "mh", Flags: netstate.Fallback}, weights{webSorry: 1, testWeb1: 0}, weights{testWeb1: 1, testWeb2: 1, webSorry: 0}},
+		"mh with Fallback": {netstate.Service{Scheduler: "mh", Flags: netstate.Fallback}, weights{webSorry: 1, testWeb1: 0, testWeb2: 0}, weights{testWeb1: 1, testWeb2: 1, webSorry: 0}},
 		"wlc":              {netstate.Service{Scheduler: "wlc"}, weights{webSorry: 1, testWeb1: 0}, weights{testWeb1: 1, testWeb2: 1, webSorry: 0}},
 	} {
 		t.Run(name, func(t *testing.T) {

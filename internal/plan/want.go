@@ -46,6 +46,10 @@ type Memory struct {
 // which has no connections to keep, or if its scheduler would refuse clients for
 // their sake. Destinations that are leaving stay at weight 0 for a while, see
 // drain; so does the sorry server.
+//
+// Where the scheduler is netstate.Ordered every real server is in, at weight 0 if
+// it is down or awaited, and counted there by the weight that it would have: so
+// directors that have seen different things have the same table.
 func Want(
 	desired Desired,
 	have netstate.Observation,
@@ -72,6 +76,7 @@ func Want(
 	}
 	p.relieve()
 	p.drain()
+	p.keepTables()
 	return p.want, p.later, p.next
 }
 
@@ -131,12 +136,15 @@ func (p *pass) weigh(key netstate.DestinationKey, condition condition) {
 	case adopted:
 		destination.Weight = p.keep(key, destination.Weight)
 	case down:
-		if !p.desired.policy(key.Service).Quiesce {
+		if !p.desired.policy(key.Service).Quiesce && !p.ordered(key.Service) {
 			return
 		}
 		destination.Weight = 0
 	case awaited:
-		return
+		if !p.ordered(key.Service) {
+			return
+		}
+		destination.Weight = 0
 	}
 	p.want.Destinations[key] = destination
 }

@@ -56,6 +56,7 @@ func Contract(t *testing.T, newClient func(t *testing.T) Kernel) {
 		"any state follows any other":                         anyTransition,
 		"keys may be worked on at once":                       worksAtOnce,
 		"a firewall mark is a key like a VIP":                 marks,
+		"destinations are in canonical order for mh":          keepsOrder,
 		"thresholds the wrong way round, or a weight too big": refusesNumbers,
 	}
 	for _, name := range slices.Sorted(maps.Keys(tests)) {
@@ -138,11 +139,14 @@ service TCP 192.0.2.1:80 wrr persistence 300 prefix 24
 service UDP 192.0.2.1:53 rr one-packet
 service SCTP 192.0.2.1:9 wlc
 service TCP [2001:db8::1]:443 sh flags 0x18 persistence 60 prefix 64
+service TCP 192.0.2.1:443 mh flags 0x8
 destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1
 destination TCP 192.0.2.1:80 10.0.0.8:80 TUN weight 65535 upper 100 lower 50
 destination TCP 192.0.2.1:80 10.0.0.9:8080 NAT weight 0
 destination UDP 192.0.2.1:53 10.0.0.7:53 DR weight 1
 destination TCP [2001:db8::1]:443 [2001:db8::7]:443 DR weight 2
+destination TCP 192.0.2.1:443 10.0.0.7:443 DR weight 3
+destination TCP 192.0.2.1:443 10.0.0.8:443 DR weight 0 last 3
 `
 
 func observesWhatIsApplied(t *testing.T, s *subject) {
@@ -209,7 +213,7 @@ func editsInPlace(t *testing.T, s *subject) {
 	}
 	for k, v := range have.Destinations {
 		want := have.Clone()
-		v.Weight, v.Upper, v.Lower = v.Weight/2+3, 9, 7
+		v.Weight, v.LastWeight, v.Upper, v.Lower = v.Weight/2+3, 0, 9, 7
 		want.Destinations[k] = v
 		s.bring(t, have, want)
 		s.holds(t, want)
@@ -404,6 +408,7 @@ func refusesNumbers(t *testing.T, s *subject) {
 	for k := range have.Destinations {
 		for name, v := range map[string]netstate.Destination{
 			"weight":     {Method: netstate.DR, Weight: 65536},
+			"last":       {Method: netstate.DR, LastWeight: 65536},
 			"thresholds": {Method: netstate.DR, Weight: 1, Upper: 1, Lower: 2},
 		} {
 			if err := s.Apply(context.Background(), netstate.DestinationChange{Verb: netstate.Set, Entry: k, Value: v}); err == nil {

@@ -22,6 +22,7 @@ type Fake struct {
 	node        *netstate.Node // as prepared
 	state       netstate.State
 	connections map[netstate.DestinationKey]netstate.Connections
+	order       map[netstate.ServiceKey][]netstate.DestinationKey
 	applied     []netstate.Op
 }
 
@@ -34,6 +35,7 @@ func NewFake(interfaces ...string) *Fake {
 		ipvs:        true,
 		state:       netstate.New(),
 		connections: map[netstate.DestinationKey]netstate.Connections{},
+		order:       map[netstate.ServiceKey][]netstate.DestinationKey{},
 	}
 	for _, name := range interfaces {
 		f.links[name] = true
@@ -187,12 +189,16 @@ func (f *Fake) Observe(ctx context.Context, key netstate.Key) (netstate.Observat
 	seen := netstate.Observation{
 		State:       f.state.Of(key),
 		Connections: map[netstate.DestinationKey]netstate.Connections{},
+		Order:       map[netstate.ServiceKey][]netstate.DestinationKey{},
 	}
 	if !f.ipvs && len(seen.Services) > 0 {
 		return netstate.Observation{}, kernel.ErrNoIPVS
 	}
 	for k := range seen.Destinations {
 		seen.Connections[k] = f.connections[k]
+	}
+	for k := range seen.Services {
+		seen.Order[k] = f.orderOf(k)
 	}
 	return seen, nil
 }
@@ -230,6 +236,7 @@ func (f *Fake) apply(op netstate.Op) error {
 		err = fmt.Errorf("%w: operation %T", kernel.ErrUnsupported, op)
 	}
 	if err == nil {
+		f.reorder(op)
 		f.state.Perform(op)
 	}
 	return err
@@ -269,7 +276,7 @@ func (f *Fake) applyDestination(c netstate.DestinationChange) error {
 	case c.Verb == netstate.Del:
 		delete(f.connections, c.Entry)
 		return nil
-	case c.Value.Weight > maxWeight:
+	case max(c.Value.Weight, c.Value.LastWeight) > maxWeight:
 		return fmt.Errorf("%w: weight %d is above %d", kernel.ErrUnsupported, c.Value.Weight, maxWeight)
 	case c.Value.Lower > c.Value.Upper:
 		return errThresholds
