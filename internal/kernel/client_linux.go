@@ -58,6 +58,10 @@ type Client struct {
 	index index
 	node  *netstate.Node // as last prepared
 	relay *Relay         // as last set; nil leaves what is there
+	// directors are as last set; nil leaves what is there.
+	directors *[]net.HardwareAddr
+
+	marks marks
 }
 
 // New opens a client. It changes nothing, and needs no IPVS yet.

@@ -27,12 +27,15 @@ const (
 const maxWeight = 65535
 
 func (c *Client) applyService(ctx context.Context, op netstate.ServiceChange) error {
-	service := toService(op.Entry, op.Value)
+	service := c.toService(op.Entry, op.Value)
 	var err error
 	switch op.Verb {
 	case netstate.Del:
 		if err = c.ipvs.do(ctx, func(h ipvsHandle) error { return h.DelService(service) }); isErrno(err, unix.ESRCH) {
 			err = nil
+		}
+		if err == nil {
+			c.marks.forget(op.Entry)
 		}
 	case netstate.Set:
 		err = c.ipvs.do(ctx, func(h ipvsHandle) error {
@@ -50,7 +53,7 @@ func (c *Client) applyService(ctx context.Context, op netstate.ServiceChange) er
 }
 
 func (c *Client) applyDestination(ctx context.Context, op netstate.DestinationChange) error {
-	service := toService(op.Entry.Service, netstate.Service{})
+	service := c.toService(op.Entry.Service, netstate.Service{})
 	destination, err := toDestination(op.Entry, op.Value)
 	if err != nil {
 		return err
@@ -94,6 +97,15 @@ func isErrno(err error, errnos ...unix.Errno) bool {
 		}
 	}
 	return false
+}
+
+// toService is the kernel's form of a service, with the mark of one that is marked.
+func (c *Client) toService(k netstate.ServiceKey, v netstate.Service) *ipvs.Service {
+	s := toService(k, v)
+	if k.Marked {
+		s.FWMark = c.marks.get(k)
+	}
+	return s
 }
 
 func toService(k netstate.ServiceKey, v netstate.Service) *ipvs.Service {
@@ -220,7 +232,11 @@ func (c *Client) listServices(ctx context.Context, wanted func(netstate.Key) boo
 			return nil, fmt.Errorf("listing services: %w", err)
 		}
 		for _, s := range services {
-			if k, v := fromService(s); wanted(k.Key) {
+			k, v := fromService(s)
+			if marked, owned := c.marks.service(k.Key.Mark); owned {
+				k = marked
+			}
+			if wanted(k.Key) {
 				found[k] = v
 			}
 		}
@@ -230,7 +246,7 @@ func (c *Client) listServices(ctx context.Context, wanted func(netstate.Key) boo
 
 // readService reads one service; false if it is not there.
 func (c *Client) readService(ctx context.Context, k netstate.ServiceKey) (netstate.Service, bool, error) {
-	ask := toService(k, netstate.Service{})
+	ask := c.toService(k, netstate.Service{})
 	s, err := exchange(ctx, c.ipvs, func(h ipvsHandle) (*ipvs.Service, error) { return h.GetService(ask) })
 	if isErrno(err, unix.ESRCH) {
 		return netstate.Service{}, false, nil
@@ -253,7 +269,7 @@ type destinationOf struct {
 func (c *Client) readDestinations(
 	ctx context.Context, k netstate.ServiceKey, known map[netstate.DestinationKey]netstate.Destination,
 ) (map[netstate.DestinationKey]destinationOf, error) {
-	ask := toService(k, netstate.Service{})
+	ask := c.toService(k, netstate.Service{})
 	found := map[netstate.DestinationKey]destinationOf{}
 	for range 2 {
 		list, err := exchange(ctx, c.ipvs, func(h ipvsHandle) ([]*ipvs.Destination, error) { return h.GetDestinations(ask) })

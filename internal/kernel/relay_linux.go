@@ -79,7 +79,9 @@ func (r Relay) rules(f family, link netlink.Link) []guardRule {
 	if i < 0 || link == nil {
 		return nil
 	}
-	var rules []guardRule
+	// IPVS lets through, too, what it has chosen this node for. What is left of a
+	// marked service is not told from that, and is not handed on.
+	rules := []guardRule{{"marked services", concat(markIsOurs(), accept())}}
 	for _, mac := range r.Directors {
 		rules = append(rules, guardRule{"relayed by " + mac.String(), concat(
 			interfaceIs(r.Interface), senderIs(mac), accept(),
