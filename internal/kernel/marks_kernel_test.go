@@ -322,6 +322,7 @@ func TestTheNextProcessFindsMarkedServices(t *testing.T) {
 				t.Errorf("the kernel holds %v of %s, %v", got.Services, key, err)
 			}
 		}
+		prepare(t, w.kernels[i], guarded)
 		bring(t, w.kernels[i], w.state(i, "marked "))
 	}
 }
@@ -393,7 +394,7 @@ func TestSharedConnectionsDoNotLoop(t *testing.T) {
 	w := newTwins(t)
 	w.serve("marked ")
 	for _, host := range w.hosts {
-		host.SetSysctl("net/ipv4/vs/sync_threshold", "0 0")
+		host.SetSysctl("ipv4/vs/sync_threshold", "0 0")
 		for state := range uint32(2) {
 			startDaemon(t, host, state+1)
 		}
