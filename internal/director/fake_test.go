@@ -165,6 +165,9 @@ type node struct {
 	guard chan struct{}
 	ipvs  bool
 	relay kernel.Relay
+	// directors are the MAC addresses that it was told, unless it refuses.
+	directors        []string
+	refusesDirectors bool
 	// gone are neighbours that do not answer.
 	gone map[netip.Addr]bool
 	// reaches are what is not simply adjacent; routes has a value for each change.

@@ -183,7 +183,7 @@ func (c *Client) restore(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.node, c.relay = nil, nil
+	c.node, c.relay, c.directors = nil, nil, nil
 	c.index.filled, c.index.keys = false, nil
 	c.mu.Unlock()
 	return c.record.remove()
