@@ -94,8 +94,8 @@ const (
 	addressIn
 	serviceIn
 	destinationIn
-	destinationQuiet
 	guardMarks
+	destinationQuiet
 	guardOpens
 	destinationOut
 	serviceOut

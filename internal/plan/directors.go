@@ -62,6 +62,19 @@ func (s *sources) isDirector(addr netip.Addr) bool {
 	return found
 }
 
+// local returns, in order, which of the addresses that were asked for are those of
+// the director itself.
+func (s *sources) local() []netip.Addr {
+	var local []netip.Addr
+	for addr, reach := range s.reached {
+		if reach.Local && s.isDirector(addr) {
+			local = append(local, addr)
+		}
+	}
+	slices.SortFunc(local, netip.Addr.Compare)
+	return local
+}
+
 // unready says why a real server that is another director gets no new connections,
 // if so: until it serves it would send them back. Of its own the director need not
 // be told.

@@ -14,7 +14,7 @@ import (
 // unmarked returns the plan as if no service were marked.
 func unmarked(d Desired) Desired {
 	plain := newDesired(d.Key)
-	plain.Links, plain.State.Addresses = d.Links, d.State.Addresses
+	plain.Links, plain.Local, plain.State.Addresses = d.Links, d.Local, d.State.Addresses
 	for k := range d.State.Guard {
 		k.Marked = false
 		plain.State.Guard[k] = netstate.Present{}

@@ -43,7 +43,7 @@ func For(s Snapshot) (Desired, []Rejection) {
 			desired.add(accepted, sources)
 		}
 	}
-	desired.Links = sources.links()
+	desired.Links, desired.Local = sources.links(), sources.local()
 	slices.SortFunc(rejections, func(a, b Rejection) int { return compareNames(a.VirtualServer, b.VirtualServer) })
 	return desired, rejections
 }

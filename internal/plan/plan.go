@@ -73,6 +73,9 @@ type Desired struct {
 	// by which the node gets to real servers: those of its own pods. Real servers
 	// that wait or drain count too.
 	Links []string
+	// Local are, in order, the addresses of the director itself that are among its
+	// real servers. A checkpoint does not keep them: without the API no service changes.
+	Local []netip.Addr
 	// Servers are all real servers of each service, those too that are not in State,
 	// with what there is to tell of them. Nothing is decided from it and a
 	// checkpoint does not keep it.

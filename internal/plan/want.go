@@ -45,7 +45,8 @@ type Memory struct {
 // in, and the others are at weight 0. They are absent if it is a UDP service,
 // which has no connections to keep, or if its scheduler would refuse clients for
 // their sake. Destinations that are leaving stay at weight 0 for a while, see
-// drain; so does the sorry server.
+// drain; so does the sorry server. Where a service became marked or is no longer,
+// what it was before stays for as long, see keepTwins.
 func Want(
 	desired Desired,
 	have netstate.Observation,
@@ -72,6 +73,7 @@ func Want(
 	}
 	p.relieve()
 	p.drain()
+	p.keepTwins()
 	return p.want, p.later, p.next
 }
 
