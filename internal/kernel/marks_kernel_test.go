@@ -378,12 +378,75 @@ func TestConnectionsWhenAServiceBecomesMarked(t *testing.T) {
 			bring(t, w.kernels[0], both)
 			// With both there it lives: IPVS finds a connection by its addresses.
 			conn.Echo("between")
+			for d, v := range both.Destinations {
+				if d.Service.Marked == (order[0] != "") {
+					v.Weight = 0
+					both.Destinations[d] = v
+				}
+			}
+			bring(t, w.kernels[0], both)
+			conn.Echo("drained")
 			w.serve(order[1])
 			if got, err := conn.Try("after"); err == nil {
 				t.Errorf("the connection lives on and says %q: there is no need any more to keep the old service", got)
 			}
 			conn = w.client.Connect("tcp", vip4+":7")
 			conn.Echo("new")
+		})
+	}
+}
+
+// TestWhatServicesWereBeforeTheirMarksMakesNoLoop has each director keep its
+// unmarked services, with itself as the only server, as plans do while connections
+// drain.
+func TestWhatServicesWereBeforeTheirMarksMakesNoLoop(t *testing.T) {
+	for name, address := range families {
+		t.Run(name, func(t *testing.T) {
+			w := newTwins(t)
+			for i, k := range w.kernels {
+				state := w.state(i, "")
+				for d, v := range state.Destinations {
+					if d.Addr != netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", i+2)) && d.Addr != netip.MustParseAddr(fmt.Sprintf("2001:db8::%d", i+2)) {
+						v.Weight = 0
+						state.Destinations[d] = v
+					}
+				}
+				for _, op := range netstate.Diff(netstate.New(), w.state(i, "marked ")) {
+					state.Perform(op)
+				}
+				bring(t, k, state)
+				holds(t, k, state)
+			}
+			w.answer(address)
+		})
+	}
+}
+
+func TestLongDatagramsOfMarkedServicesPass(t *testing.T) {
+	for name, vip := range map[string]string{"IPv4": vip4, "IPv6": vip6} {
+		t.Run(name, func(t *testing.T) {
+			w := newTwins(t)
+			service := netip.AddrPortFrom(netip.MustParseAddr(vip), 53).String()
+			prefix := map[string]string{"IPv4": "192.0.2.", "IPv6": "2001:db8::"}[name]
+			for i, k := range w.kernels {
+				var text strings.Builder
+				fmt.Fprintf(&text, "guard %[1]s\nguard UDP %[2]s\nguard marked UDP %[2]s\naddress %[1]s dev dummy-lvs\nservice marked UDP %[2]s rr\n", vip, service)
+				for host := range 2 {
+					server := netip.AddrPortFrom(netip.MustParseAddr(fmt.Sprintf("%s%d", prefix, host+2)), 53)
+					fmt.Fprintf(&text, "destination marked UDP %s %s DR weight 1\n", service, server)
+				}
+				bring(t, k, kerneltest.Parse(t, text.String()))
+				w.hosts[i].ServeUDP(service, fmt.Sprintf("d%d", i+1))
+			}
+			answers := map[string]int{}
+			for range 4 {
+				answer, err := w.client.AskLong(service, 4000)
+				if err != nil {
+					t.Fatalf("%v, so far %v", err, answers)
+				}
+				answers[answer]++
+			}
+			wantCounts(t, answers, map[string]int{"d1": 2, "d2": 2})
 		})
 	}
 }
