@@ -244,6 +244,30 @@ func (c *Client) listServices(ctx context.Context, wanted func(netstate.Key) boo
 	return found, nil
 }
 
+// deleteMarked deletes what is left of marked services: those that a process made
+// and did not live to tell the guard of.
+func (c *Client) deleteMarked(ctx context.Context) error {
+	err := c.ipvs.do(ctx, func(h ipvsHandle) error {
+		services, err := h.GetServices()
+		if err != nil {
+			return err
+		}
+		for _, s := range services {
+			if !isOurs(s.FWMark) {
+				continue
+			}
+			if err := h.DelService(s); err != nil && !isErrno(err, unix.ESRCH) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrNoIPVS) {
+		return fmt.Errorf("deleting marked services: %w", err)
+	}
+	return nil
+}
+
 // readService reads one service; false if it is not there.
 func (c *Client) readService(ctx context.Context, k netstate.ServiceKey) (netstate.Service, bool, error) {
 	ask := c.toService(k, netstate.Service{})

@@ -15,6 +15,7 @@ import (
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
+	"github.com/moby/ipvs"
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -324,6 +325,37 @@ func TestTheNextProcessFindsMarkedServices(t *testing.T) {
 		}
 		prepare(t, w.kernels[i], guarded)
 		bring(t, w.kernels[i], w.state(i, "marked "))
+	}
+}
+
+func TestRestoreFindsMarkedServicesThatTheGuardWasNotToldOf(t *testing.T) {
+	w := newTwins(t)
+	table, err := ipvs.New(w.hosts[0].Path())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer table.Close()
+	for _, mark := range []uint32{0x4c000007, 7} {
+		for _, family := range []uint16{unix.AF_INET, unix.AF_INET6} {
+			if err := table.NewService(&ipvs.Service{AddressFamily: family, FWMark: mark, Netmask: 128, SchedName: "rr"}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if err := w.kernels[0].Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	services, err := table.GetServices()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range services {
+		if s.FWMark != 7 {
+			t.Errorf("a service of mark %#x is left", s.FWMark)
+		}
+	}
+	if len(services) != 2 {
+		t.Errorf("%d services are left, want the two that are somebody else's", len(services))
 	}
 }
 

@@ -169,6 +169,9 @@ func (c *Client) restore(ctx context.Context) error {
 			}
 		}
 	}
+	if err := c.deleteMarked(ctx); err != nil {
+		return err
+	}
 	if err := c.deleteDummy(); err != nil {
 		return fmt.Errorf("deleting %s: %w", netstate.DummyLink, err)
 	}
