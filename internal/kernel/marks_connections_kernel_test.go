@@ -112,7 +112,9 @@ func TestSharedConnectionsDoNotLoop(t *testing.T) {
 	w := newTwins(t)
 	w.serve("marked ")
 	for _, host := range w.hosts {
+		// Whatever packet comes first, and again after 10 s.
 		host.SetSysctl("ipv4/vs/sync_threshold", "0 0")
+		host.SetSysctl("ipv4/vs/sync_refresh_period", "10")
 		for state := range uint32(2) {
 			startDaemon(t, host, state+1)
 		}

@@ -169,7 +169,7 @@ func assertServers(t failer, s *Snapshot, desired *Desired) {
 			t.Errorf("%v has weight %d", key, destination.Weight)
 		}
 		server, shown := desired.Servers[key]
-		if _, director := s.Directors[key.Addr]; director && !(s.guarded() && key.Service.Marked) || !shown || key.Addr == s.Key.Addr || key.Addr.BitLen() != s.Key.Addr.BitLen() {
+		if _, director := s.Directors[key.Addr]; director && (!s.guarded() || !key.Service.Marked) || !shown || key.Addr == s.Key.Addr || key.Addr.BitLen() != s.Key.Addr.BitLen() {
 			t.Errorf("%v is a destination (shown %t, a director: %t)", key, shown, director)
 		}
 		if server.Pod == "" && !allowed.allowance(desired.Owners[key.Service].Namespace).realServers.Contains(key.Addr) {
