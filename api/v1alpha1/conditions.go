@@ -135,8 +135,9 @@ const (
 	ReasonRealServerNotAllowed = "RealServerNotAllowed"
 
 	// ReasonRealServerIsDirector: the real server is a director of the same
-	// pool. A standby would send its connections back to the active director,
-	// and they would go round for ever.
+	// pool, which has no guard, or an address of a director other than that on
+	// its announcement interface. A director would send its connections back to
+	// the active one, and they would go round.
 	ReasonRealServerIsDirector = "RealServerIsDirector"
 )
 

@@ -77,7 +77,7 @@ type DirectorPoolSpec struct {
 	// that lets packets of the VIPs pass by the NAT rules and connection
 	// tracking of others (kube-proxy, the network plugin), and drops what
 	// arrives for a VIP on a port that is not served. Disabled is for nodes
-	// without either.
+	// without either; no director can then be a real server.
 	// +kubebuilder:default=Enabled
 	// +optional
 	Guard GuardMode `json:"guard,omitempty"`

@@ -137,7 +137,8 @@ func timeOf(t time.Time) metav1.Time { return metav1.NewTime(t.Truncate(time.Sec
 func failureOf(err error) conditions.Failure {
 	var scheduler kernel.SchedulerUnavailable
 	switch {
-	case err == nil, errors.Is(err, director.ErrPending), errors.Is(err, director.ErrUnconfirmed):
+	case err == nil, errors.Is(err, director.ErrPending), errors.Is(err, director.ErrUnconfirmed),
+		errors.Is(err, director.ErrDirectorsUnknown):
 		return conditions.Failure{}
 	case errors.Is(err, kernel.ErrNoIPVS):
 		return conditions.Failure{Reason: v1alpha1.ReasonIPVSUnavailable, Message: "the kernel has no IPVS (module ip_vs)"}

@@ -78,7 +78,7 @@ func slimVirtualServer(vs *v1alpha1.VirtualServer) *v1alpha1.VirtualServer {
 
 func slimDirector(director *v1alpha1.Director) *v1alpha1.Director {
 	slim := &v1alpha1.Director{ObjectMeta: identity(director.ObjectMeta), Spec: director.Spec}
-	slim.Status.Address = director.Status.Address
+	slim.Status.Address, slim.Status.IPv6Address = director.Status.Address, director.Status.IPv6Address
 	return slim
 }
 

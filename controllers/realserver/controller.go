@@ -91,7 +91,7 @@ func (c *Controller) SetupWithManager(mgr manager.Manager) error {
 			predicate.Or(predicate.GenerationChangedPredicate{}, predicate.AnnotationChangedPredicate{}))).
 		Watches(&corev1.Namespace{}, all, builder.WithPredicates(predicate.LabelChangedPredicate{})).
 		Watches(&corev1.Node{}, all, builder.WithPredicates(changed(func(node *corev1.Node) any { return node.Status.Addresses }))).
-		Watches(&v1alpha1.Director{}, all, builder.WithPredicates(changed(func(d *v1alpha1.Director) any { return d.Status.Address }))).
+		Watches(&v1alpha1.Director{}, all, builder.WithPredicates(changed(func(d *v1alpha1.Director) any { return [2]string{d.Status.Address, d.Status.IPv6Address} }))).
 		Watches(&v1alpha1.RealServerNode{}, all).
 		WatchesRawSource(source.Channel(c.Changed, all)).
 		Build(c)

@@ -123,8 +123,8 @@ func (w *world) readReserved(ctx context.Context, reader client.Reader, more map
 		if w.directors[pool] == nil {
 			w.directors[pool] = map[netip.Addr]string{}
 		}
-		if addr, err := netip.ParseAddr(director.Status.Address); err == nil {
-			w.directors[pool][addr.Unmap()] = director.Name
+		for _, addr := range virtualserver.DirectorAddresses(&director) {
+			w.directors[pool][addr] = director.Name
 		}
 	}
 	return nil

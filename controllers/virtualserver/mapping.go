@@ -79,7 +79,8 @@ func directorMoved() predicate.Predicate {
 	return predicate.Funcs{UpdateFunc: func(e event.UpdateEvent) bool {
 		before, ok := e.ObjectOld.(*v1alpha1.Director)
 		after, okAfter := e.ObjectNew.(*v1alpha1.Director)
-		return !ok || !okAfter || before.Status.Address != after.Status.Address
+		return !ok || !okAfter || before.Status.Address != after.Status.Address ||
+			before.Status.IPv6Address != after.Status.IPv6Address || unready(before) != unready(after)
 	}}
 }
 

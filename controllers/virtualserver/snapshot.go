@@ -133,7 +133,7 @@ func snapshot(
 	if s.Reserved, s.NodeStates, err = fromNodes(ctx, reader, site); err != nil {
 		return plan.Snapshot{}, 0, err
 	}
-	if s.Directors, err = directorAddresses(ctx, reader, poolName); err != nil {
+	if s.Directors, s.Starting, err = directorsOf(ctx, reader, poolName); err != nil {
 		return plan.Snapshot{}, 0, err
 	}
 	needed := needs(servers)
@@ -187,22 +187,4 @@ func fromNodes(ctx context.Context, reader client.Reader, site Site) (all map[ne
 		}
 	}
 	return all, states, nil
-}
-
-// directorAddresses returns the addresses of the directors of the pool.
-func directorAddresses(ctx context.Context, reader client.Reader, pool string) (map[netip.Addr]string, error) {
-	var directors v1alpha1.DirectorList
-	if err := reader.List(ctx, &directors); err != nil {
-		return nil, fmt.Errorf("listing directors: %w", err)
-	}
-	addresses := map[netip.Addr]string{}
-	for _, director := range directors.Items {
-		if director.Spec.DirectorPoolName != pool {
-			continue
-		}
-		if addr, err := netip.ParseAddr(director.Status.Address); err == nil {
-			addresses[addr.Unmap()] = director.Name
-		}
-	}
-	return addresses, nil
 }

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -37,6 +38,8 @@ type NodeKernel interface {
 	WatchGuard(context.Context) (<-chan struct{}, error)
 	// SetRelay says where packets of connections go that this kernel does not know.
 	SetRelay(context.Context, kernel.Relay) error
+	// SetDirectors says which MAC addresses the pool's other directors have.
+	SetDirectors(context.Context, []net.HardwareAddr) error
 	// Probe has the kernel look whether a neighbour is there; false once it is
 	// known not to be.
 	Probe(ctx context.Context, link string, addr netip.Addr) (bool, error)

@@ -167,6 +167,9 @@ type node struct {
 	relay kernel.Relay
 	// gap says that for a moment nobody took up connections in their middle.
 	gap bool
+	// directors are the MAC addresses that it was told, unless it refuses.
+	directors        []string
+	refusesDirectors bool
 	// gone are neighbours that do not answer.
 	gone map[netip.Addr]bool
 	// reaches are what is not simply adjacent; routes has a value for each change.

@@ -1,7 +1,6 @@
 package director
 
 import (
-	"errors"
 	"slices"
 	"time"
 
@@ -140,7 +139,7 @@ type refusals struct {
 
 // count takes in how a pass ended that was let work.
 func (r *refusals) count(o Outcome) {
-	if o.Err == nil || errors.Is(o.Err, ErrUnconfirmed) {
+	if o.Err == nil || waits(o.Err) {
 		*r = refusals{}
 		return
 	}

@@ -89,6 +89,7 @@ type session struct {
 	told      *netstate.Sloppy
 	conflicts conflicts
 	relay     relay
+	naming    naming
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
 	// programmed says that all that was to be served has been in the kernel since
@@ -303,6 +304,7 @@ func (s *session) judge(ctx context.Context) {
 		s.elector.SetStanding(s.standing(waiting))
 		s.announce()
 		s.answer()
+		s.nameDirectors(ctx)
 		s.relayOn(ctx)
 		s.slop()
 		s.measure()

@@ -32,8 +32,7 @@ func (e *entry) permits(op netstate.Op, have netstate.State) bool {
 		_, there = have.Services[change.Entry.Service]
 	case netstate.GuardChange:
 		if change.Entry.Port != 0 {
-			vip := netstate.Key{Addr: change.Entry.VIP}
-			_, there = have.Services[netstate.ServiceKey{Key: vip, Protocol: change.Entry.Protocol, Port: change.Entry.Port}]
+			there = have.Serves(change.Entry)
 		}
 	}
 	return there

@@ -115,6 +115,8 @@ type Worker struct {
 	// blocked is why nothing may be changed in the kernel; nil if it may.
 	blocked  error
 	lastPass time.Time
+	// directorsKnown says that marked services may be added.
+	directorsKnown bool
 }
 
 const (
@@ -356,7 +358,7 @@ func (w *Worker) pass(ctx context.Context, key netstate.Key) {
 	}
 	w.settle(key, e, &job, outcome)
 	switch {
-	case outcome.Err != nil && !errors.Is(outcome.Err, ErrUnconfirmed):
+	case outcome.Err != nil && !waits(outcome.Err):
 		w.log.Error("Programming a VIP", "vip", key, "error", outcome.Err)
 		w.queue.AddRateLimited(key)
 	case next > 0:
@@ -418,11 +420,14 @@ func (w *Worker) work(ctx context.Context, key netstate.Key, job *entry, how ans
 		return outcome, 0
 	}
 	want, memory, due := w.want(job, have, how)
-	job.memory = memory
 	outcome = Outcome{
 		State: have.Clone(), Connections: have.Connections,
 		Draining: memory.Draining, Rising: memory.Rising, QuorumLost: lost(memory),
 	}
+	if outcome.Err = w.awaitsDirectors(have.State, want); outcome.Err != nil {
+		return outcome, 0
+	}
+	job.memory = memory
 	for _, op := range have.Diff(want) {
 		if !job.permits(op, have.State) {
 			outcome.Err = ErrUnconfirmed

@@ -61,6 +61,10 @@ type Client struct {
 	lastWeights lastWeights
 	node        *netstate.Node // as last prepared
 	relay       *Relay         // as last set; nil leaves what is there
+	// directors are as last set; nil leaves what is there.
+	directors *[]net.HardwareAddr
+
+	marks marks
 }
 
 // New opens a client. It changes nothing, and needs no IPVS yet.

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/nftables"
+	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/userdata"
 	mdnetlink "github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
@@ -51,13 +52,13 @@ func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 		return err
 	}
 	c.mu.Lock()
-	relay := c.relay
+	relay, directors := c.relay, c.directors
 	c.mu.Unlock()
 	link, err := c.relayLink(relay)
 	if err != nil {
 		return err
 	}
-	g := newGuard(append([]string{node.Interface}, node.Links...), relayChains(relay, link))
+	g := newGuard(append([]string{node.Interface}, node.Links...), directors, relayChains(relay, link))
 	if g.upToDate(conn) {
 		return nil
 	}
@@ -124,7 +125,7 @@ func (c *Client) changeGuard(op netstate.GuardChange) error {
 	if err != nil {
 		return err
 	}
-	element := []nftables.SetElement{{Key: elementKey(op.Entry)}}
+	element := []nftables.SetElement{c.element(op.Entry)}
 	for _, set := range setsOf(op.Entry) {
 		if op.Verb != netstate.Del {
 			if err := conn.SetAddElements(set, element); err != nil {
@@ -196,7 +197,7 @@ func (c *Client) listGuard(ctx context.Context) ([]netstate.GuardKey, error) {
 		return nil, err
 	}
 	var keys []netstate.GuardKey
-	for _, set := range newGuard(nil, nil).entrySets() {
+	for _, set := range newGuard(nil, nil, nil).entrySets() {
 		// Asked first because the library keeps no errno of a dump.
 		_, err := conn.GetSetByName(set.Table, set.Name)
 		if err != nil && errors.Is(orNoGuard(err), ErrNoGuard) {
@@ -210,9 +211,14 @@ func (c *Client) listGuard(ctx context.Context) ([]netstate.GuardKey, error) {
 			return nil, fmt.Errorf("listing the guard's entries: %w", err)
 		}
 		for _, e := range elements {
-			if k, ok := parseElement(e.Key); ok {
-				keys = append(keys, k)
+			k, ok := parseElement(e.Key)
+			if !ok {
+				continue
 			}
+			if k.Marked = set.IsMap; k.Marked && len(e.Val) == 4 {
+				c.marks.learn(markedService(k), binaryutil.NativeEndian.Uint32(e.Val))
+			}
+			keys = append(keys, k)
 		}
 	}
 	return keys, nil
@@ -327,24 +333,27 @@ func (c *Client) adopt(ctx context.Context, conn *nftables.Conn, g guard) error 
 	ours := map[netstate.Key]bool{}
 	for _, vip := range vips {
 		ours[netstate.Key{Addr: vip}] = true
-		g.put(netstate.GuardKey{VIP: vip})
+		c.put(g, netstate.GuardKey{VIP: vip})
 	}
 	services, err := c.listServices(ctx, func(k netstate.Key) bool { return ours[k] })
 	if err != nil {
 		return err
 	}
 	for k := range services {
-		g.put(netstate.GuardKey{VIP: k.Key.Addr, Protocol: k.Protocol, Port: k.Port})
+		c.put(g, netstate.GuardKey{VIP: k.Key.Addr, Protocol: k.Protocol, Port: k.Port})
+		if k.Marked {
+			c.put(g, netstate.GuardKey{VIP: k.Key.Addr, Protocol: k.Protocol, Port: k.Port, Marked: true})
+		}
 	}
 	return nil
 }
 
 // put adds an entry to the sets that it belongs to.
-func (g guard) put(k netstate.GuardKey) {
+func (c *Client) put(g guard, k netstate.GuardKey) {
 	for _, want := range setsOf(k) {
 		for i, s := range g.sets {
 			if s.set.Name == want.Name && s.set.Table.Family == want.Table.Family {
-				g.sets[i].elements = append(s.elements, nftables.SetElement{Key: elementKey(k)})
+				g.sets[i].elements = append(s.elements, c.element(k))
 			}
 		}
 	}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"fmt"
 	"hash/fnv"
+	"net"
 	"slices"
 
 	"github.com/google/nftables"
@@ -46,12 +47,13 @@ type guardRule struct {
 }
 
 // newGuard describes the guard for the announcement interface and the others that
-// take in what comes from a VIP, with the chains that relay (relayChains).
+// take in what comes from a VIP, with the MAC addresses of the other directors, if
+// they are known (markChains), and the chains that relay (relayChains).
 //
 // Its chains come at the priority of raw (-300): before connection tracking,
 // whose NAT rules (kube-proxy's, host ports, masquerade) and verdicts (INVALID,
 // for a director sees half of a conversation) then pass untracked packets by.
-func newGuard(links []string, relay []guardChain) guard {
+func newGuard(links []string, directors *[]net.HardwareAddr, relay []guardChain) guard {
 	table := &nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}
 	g := guard{table: table}
 	for i, name := range []string{"vips4", "vips6", "services4", "services6"} {
@@ -61,14 +63,15 @@ func newGuard(links []string, relay []guardChain) guard {
 	for _, p := range []netstate.Protocol{netstate.TCP, netstate.UDP, netstate.SCTP} {
 		protocols.elements = append(protocols.elements, nftables.SetElement{Key: []byte{byte(p)}})
 	}
-	g.sets = append(g.sets, protocols, linkSet(table, links))
+	g.sets = append(g.sets, protocols, linkSet(table, links), directorSet(table, directors),
+		guardSet{set: markMap(table, "marks4", marks4ID)}, guardSet{set: markMap(table, "marks6", marks6ID)})
 	for _, f := range []family{ipv4, ipv6} {
 		g.sets = append(g.sets, guardSet{set: relayVIPs(f)})
 	}
 	g.chains = append([]guardChain{
 		{chain: baseChain(table, "prerouting", nftables.ChainHookPrerouting), rules: preroutingRules(links)},
 		{chain: baseChain(table, "output", nftables.ChainHookOutput), rules: outputRules()},
-	}, relay...)
+	}, append(markChains(table, directors), relay...)...)
 	return g
 }
 
@@ -105,13 +108,19 @@ func baseChain(table *nftables.Table, name string, hook *nftables.ChainHook) *nf
 // setOf returns the set that holds an entry.
 func setOf(k netstate.GuardKey) *nftables.Set {
 	name := "vips"
-	if k.Protocol != 0 || k.Port != 0 {
+	switch {
+	case k.Marked:
+		name = "marks"
+	case k.Protocol != 0 || k.Port != 0:
 		name = "services"
 	}
 	if k.VIP.Is4() {
 		name += "4"
 	} else {
 		name += "6"
+	}
+	if k.Marked {
+		return markMap(&nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}, name, 1)
 	}
 	return entrySet(&nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}, name, 1)
 }
@@ -120,7 +129,7 @@ func setOf(k netstate.GuardKey) *nftables.Set {
 func (g guard) entrySets() []*nftables.Set {
 	var sets []*nftables.Set
 	for _, s := range g.sets {
-		if s.set.Name != "protocols" && s.set.Name != "links" && s.set.Table == g.table {
+		if !slices.Contains([]string{"protocols", "links", "directors"}, s.set.Name) && s.set.Table == g.table {
 			sets = append(sets, s.set)
 		}
 	}

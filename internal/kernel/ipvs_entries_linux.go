@@ -28,12 +28,15 @@ const (
 const maxWeight = 65535
 
 func (c *Client) applyService(ctx context.Context, op netstate.ServiceChange) error {
-	service := toService(op.Entry, op.Value)
+	service := c.toService(op.Entry, op.Value)
 	var err error
 	switch op.Verb {
 	case netstate.Del:
 		if err = c.ipvs.do(ctx, func(h ipvsHandle) error { return h.DelService(service) }); isErrno(err, unix.ESRCH) {
 			err = nil
+		}
+		if err == nil {
+			c.marks.forget(op.Entry)
 		}
 	case netstate.Set:
 		err = c.ipvs.do(ctx, func(h ipvsHandle) error {
@@ -51,7 +54,7 @@ func (c *Client) applyService(ctx context.Context, op netstate.ServiceChange) er
 }
 
 func (c *Client) applyDestination(ctx context.Context, op netstate.DestinationChange) error {
-	service := toService(op.Entry.Service, netstate.Service{})
+	service := c.toService(op.Entry.Service, netstate.Service{})
 	destination, err := toDestination(op.Entry, op.Value)
 	if err != nil {
 		return err
@@ -113,6 +116,15 @@ func isErrno(err error, errnos ...unix.Errno) bool {
 		}
 	}
 	return false
+}
+
+// toService is the kernel's form of a service, with the mark of one that is marked.
+func (c *Client) toService(k netstate.ServiceKey, v netstate.Service) *ipvs.Service {
+	s := toService(k, v)
+	if k.Marked {
+		s.FWMark = c.marks.get(k)
+	}
+	return s
 }
 
 func toService(k netstate.ServiceKey, v netstate.Service) *ipvs.Service {
@@ -239,7 +251,11 @@ func (c *Client) listServices(ctx context.Context, wanted func(netstate.Key) boo
 			return nil, fmt.Errorf("listing services: %w", err)
 		}
 		for _, s := range services {
-			if k, v := fromService(s); wanted(k.Key) {
+			k, v := fromService(s)
+			if marked, owned := c.marks.service(k.Key.Mark); owned {
+				k = marked
+			}
+			if wanted(k.Key) {
 				found[k] = v
 			}
 		}
@@ -247,9 +263,33 @@ func (c *Client) listServices(ctx context.Context, wanted func(netstate.Key) boo
 	return found, nil
 }
 
+// deleteMarked deletes what is left of marked services: those that a process made
+// and did not live to tell the guard of.
+func (c *Client) deleteMarked(ctx context.Context) error {
+	err := c.ipvs.do(ctx, func(h ipvsHandle) error {
+		services, err := h.GetServices()
+		if err != nil {
+			return err
+		}
+		for _, s := range services {
+			if !isOurs(s.FWMark) {
+				continue
+			}
+			if err := h.DelService(s); err != nil && !isErrno(err, unix.ESRCH) {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil && !errors.Is(err, ErrNoIPVS) {
+		return fmt.Errorf("deleting marked services: %w", err)
+	}
+	return nil
+}
+
 // readService reads one service; false if it is not there.
 func (c *Client) readService(ctx context.Context, k netstate.ServiceKey) (netstate.Service, bool, error) {
-	ask := toService(k, netstate.Service{})
+	ask := c.toService(k, netstate.Service{})
 	s, err := exchange(ctx, c.ipvs, func(h ipvsHandle) (*ipvs.Service, error) { return h.GetService(ask) })
 	if isErrno(err, unix.ESRCH) {
 		return netstate.Service{}, false, nil
@@ -275,7 +315,7 @@ type destinationOf struct {
 func (c *Client) readDestinations(
 	ctx context.Context, k netstate.ServiceKey, known map[netstate.DestinationKey]netstate.Destination,
 ) (map[netstate.DestinationKey]destinationOf, []netstate.DestinationKey, error) {
-	ask := toService(k, netstate.Service{})
+	ask := c.toService(k, netstate.Service{})
 	found := map[netstate.DestinationKey]destinationOf{}
 	var order []netstate.DestinationKey
 	for range 2 {

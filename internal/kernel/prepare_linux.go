@@ -169,6 +169,9 @@ func (c *Client) restore(ctx context.Context) error {
 			}
 		}
 	}
+	if err := c.deleteMarked(ctx); err != nil {
+		return err
+	}
 	if err := c.deleteDummy(); err != nil {
 		return fmt.Errorf("deleting %s: %w", netstate.DummyLink, err)
 	}
@@ -183,7 +186,7 @@ func (c *Client) restore(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.node, c.relay = nil, nil
+	c.node, c.relay, c.directors = nil, nil, nil
 	c.index.filled, c.index.keys = false, nil
 	c.mu.Unlock()
 	return c.record.remove()

@@ -79,7 +79,10 @@ func (r Relay) rules(f family, link netlink.Link) []guardRule {
 	if i < 0 || link == nil {
 		return nil
 	}
-	var rules []guardRule
+	// IPVS lets through, too, what it has chosen this node for, and nothing tells that
+	// from what it does not know. So no packet of a marked service is handed on whose
+	// port a process here listens on.
+	rules := []guardRule{{"marked services of this node", concat(markIsOurs(), hasSocket(), accept())}}
 	for _, mac := range r.Directors {
 		rules = append(rules, guardRule{"relayed by " + mac.String(), concat(
 			interfaceIs(r.Interface), senderIs(mac), accept(),
@@ -89,6 +92,12 @@ func (r Relay) rules(f family, link netlink.Link) []guardRule {
 		interfaceIs(r.Interface), f.isVIP(f.dest), isTCPWithoutSYN(), counter(),
 		sendTo(r.To[i], link.Attrs().Index), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}},
 	)})
+}
+
+// hasSocket says that a socket here takes the packet, be it one that listens: the
+// expression breaks off without one (nft_socket.c).
+func hasSocket() []expr.Any {
+	return []expr.Any{&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1}}
 }
 
 // senderIs compares the source address of the Ethernet header.

@@ -92,12 +92,14 @@ type phase uint8
 const (
 	kernelStopsAnswering phase = iota
 	guardLeaves
+	guardRemarks
 	guardReopens
 	guardCloses
 	guardDrops
 	addressIn
 	serviceIn
 	destinationIn
+	guardMarks
 	destinationQuiet
 	guardOpens
 	destinationOut
@@ -127,6 +129,10 @@ type step struct {
 //     those that stay have their weight; services after their destinations. So a
 //     service that has a destination of some weight before and after is never
 //     without one.
+//   - The guard begins to mark packets for a service, or ends, when the services
+//     and destinations that come are in, and before it lets a new service through.
+//     So where a marked service takes the place of another, or the reverse, each
+//     packet finds one of the two.
 //   - On the way out the reverse: the kernel stops answering; the guard closes
 //     the services; destinations and services go; the VIP; last the guard's
 //     entry of it.
@@ -212,13 +218,12 @@ func guardPhase(have, want State) func(Verb, GuardKey) phase {
 			return guardDropsNoMore
 		case !k.isService():
 			return guardDrops
+		case k.Marked:
+			return pick(verb != Del && have.Serves(k) && want.Serves(k), guardRemarks, guardMarks)
 		case verb == Del:
 			return guardCloses
 		}
-		service := ServiceKey{Key: Key{Addr: k.VIP}, Protocol: k.Protocol, Port: k.Port}
-		_, there := have.Services[service]
-		_, stays := want.Services[service]
-		return pick(there && stays, guardReopens, guardOpens)
+		return pick(have.Serves(k) && want.Serves(k), guardReopens, guardOpens)
 	}
 }
 

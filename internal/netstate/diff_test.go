@@ -25,6 +25,9 @@ const (
 	webVIP   = "address 192.0.2.1 dev dummy-lvs src 10.0.0.2\n"
 	webTable = "service TCP 192.0.2.1:80 wrr\ndestination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1\n"
 	web      = webGuard + webVIP + webTable
+
+	markedTable = "service marked TCP 192.0.2.1:80 wrr\ndestination marked TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1\n"
+	markedWeb   = webGuard + "guard marked TCP 192.0.2.1:80\n" + webVIP + markedTable
 )
 
 func TestDiff(t *testing.T) {
@@ -141,6 +144,53 @@ destination TCP 192.0.2.1:80 10.0.0.9:8 DR weight 1
 			want:    webVIP + webTable,
 			wantOps: []string{"del guard 192.0.2.1", "del guard TCP 192.0.2.1:80"},
 		},
+		"a marked service comes: its packets are marked before they are let through": {
+			have: "guard 192.0.2.1\n" + webVIP,
+			want: markedWeb,
+			wantOps: []string{
+				"add service marked TCP 192.0.2.1:80",
+				"add destination marked TCP 192.0.2.1:80 10.0.0.7:80",
+				"add guard marked TCP 192.0.2.1:80",
+				"add guard TCP 192.0.2.1:80",
+			},
+		},
+		"a marked service goes: the reverse": {
+			have: markedWeb,
+			want: "guard 192.0.2.1\n" + webVIP,
+			wantOps: []string{
+				"del guard TCP 192.0.2.1:80",
+				"del guard marked TCP 192.0.2.1:80",
+				"del destination marked TCP 192.0.2.1:80 10.0.0.7:80",
+				"del service marked TCP 192.0.2.1:80",
+			},
+		},
+		"a service becomes marked: the new one is whole before the old one goes": {
+			have: web,
+			want: markedWeb,
+			wantOps: []string{
+				"add service marked TCP 192.0.2.1:80",
+				"add destination marked TCP 192.0.2.1:80 10.0.0.7:80",
+				"add guard marked TCP 192.0.2.1:80",
+				"del destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"del service TCP 192.0.2.1:80",
+			},
+		},
+		"a service is marked no more: the same the other way round": {
+			have: markedWeb,
+			want: web,
+			wantOps: []string{
+				"add service TCP 192.0.2.1:80",
+				"add destination TCP 192.0.2.1:80 10.0.0.7:80",
+				"del guard marked TCP 192.0.2.1:80",
+				"del destination marked TCP 192.0.2.1:80 10.0.0.7:80",
+				"del service marked TCP 192.0.2.1:80",
+			},
+		},
+		"a flushed guard marks before it lets through": {
+			have:    webVIP + markedTable,
+			want:    markedWeb,
+			wantOps: []string{"add guard marked TCP 192.0.2.1:80", "add guard TCP 192.0.2.1:80", "add guard 192.0.2.1"},
+		},
 		"keys come one after the other": {
 			want: "guard 192.0.2.2\nguard 192.0.2.1\naddress 192.0.2.1 dev dummy-lvs\naddress 192.0.2.2 dev dummy-lvs\nservice fwmark 7 rr\n",
 			wantOps: []string{
@@ -217,14 +267,30 @@ func stateGen() *rapid.Generator[State] {
 func drawServices(t *rapid.T, s State, vip netip.Addr) {
 	protocols := rapid.SampledFrom([]Protocol{TCP, UDP, SCTP})
 	for range rapid.IntRange(0, 3).Draw(t, "services") {
-		k := ServiceKey{Key{Addr: vip}, protocols.Draw(t, "protocol"), uint16(rapid.IntRange(1, 2).Draw(t, "port"))}
+		k := ServiceKey{
+			Key: Key{Addr: vip}, Protocol: protocols.Draw(t, "protocol"), Port: uint16(rapid.IntRange(1, 2).Draw(t, "port")),
+			Marked: rapid.Bool().Draw(t, "marked"),
+		}
 		s.Services[k] = serviceGen().Draw(t, "service")
-		s.Guard[GuardKey{vip, k.Protocol, k.Port}] = Present{}
+		s.Guard[GuardKey{VIP: vip, Protocol: k.Protocol, Port: k.Port}] = Present{}
+		if k.Marked {
+			s.Guard[GuardKey{VIP: vip, Protocol: k.Protocol, Port: k.Port, Marked: true}] = Present{}
+		}
 		for range rapid.IntRange(0, 3).Draw(t, "destinations") {
 			d := DestinationKey{k, addrGen().Draw(t, "server"), k.Port}
 			s.Destinations[d] = destinationGen().Draw(t, "destination")
 		}
 	}
+}
+
+// service says whether there is an unmarked service behind an entry of the guard,
+// and whether the guard marks packets for a marked one.
+func (s State) service(k GuardKey) (unmarked, marks bool) {
+	k.Marked = false
+	_, unmarked = s.Services[k.service()]
+	k.Marked = true
+	_, marks = s.Guard[k]
+	return unmarked, marks
 }
 
 // unsafe says what is wrong with a state at any one moment, "" if nothing.
@@ -238,8 +304,12 @@ func unsafe(s State) string {
 		}
 	}
 	for k := range s.Guard {
-		if _, ok := s.Services[ServiceKey{Key{Addr: k.VIP}, k.Protocol, k.Port}]; k.isService() && !ok {
-			return fmt.Sprintf("%s lets through what is no service", k)
+		if k.isService() && !s.Serves(k) {
+			return fmt.Sprintf("%s is for no service", k)
+		}
+		unmarked, marks := s.service(k)
+		if k.isService() && !k.Marked && !unmarked && !marks {
+			return fmt.Sprintf("%s lets through what is not marked, and the service is for what is", k)
 		}
 	}
 	for k := range s.Services {
@@ -332,7 +402,7 @@ func TestDiffLeavesNoServiceBare(t *testing.T) {
 		have, want := New(), New()
 		for _, s := range []State{have, want} {
 			for port := range uint16(2) {
-				k := ServiceKey{Key{Addr: netip.MustParseAddr("192.0.2.1")}, TCP, port + 1}
+				k := ServiceKey{Key: Key{Addr: netip.MustParseAddr("192.0.2.1")}, Protocol: TCP, Port: port + 1}
 				s.Services[k] = Service{Scheduler: "wrr"}
 				for _, server := range rapid.SliceOfDistinct(addrGen(), rapid.ID).Draw(t, "servers") {
 					s.Destinations[DestinationKey{k, server, k.Port}] = Destination{Method: DR, Weight: rapid.Uint32Range(0, 2).Draw(t, "weight")}

@@ -31,7 +31,18 @@ func (k ServiceKey) name() string {
 	if k.Key.Mark != 0 {
 		return "fwmark " + strconv.FormatUint(uint64(k.Key.Mark), 10)
 	}
-	return protocolName(k.Protocol) + " " + netip.AddrPortFrom(k.Key.Addr, k.Port).String()
+	return markedName(k.Marked) + protocolName(k.Protocol) + " " + netip.AddrPortFrom(k.Key.Addr, k.Port).String()
+}
+
+func markedName(marked bool) string {
+	if marked {
+		return "marked "
+	}
+	return ""
+}
+
+func compareMarked(a, b bool) int {
+	return cmp.Compare(len(markedName(a)), len(markedName(b)))
 }
 
 // protocolName is one word, unlike Protocol.String of an unknown protocol.
@@ -40,7 +51,8 @@ func protocolName(p Protocol) string {
 }
 
 func compareServices(a, b ServiceKey) int {
-	return cmp.Or(a.Key.Compare(b.Key), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	return cmp.Or(a.Key.Compare(b.Key), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port),
+		compareMarked(a.Marked, b.Marked))
 }
 
 // unit returns the key that the destination belongs to.
@@ -67,11 +79,30 @@ func (k GuardKey) String() string {
 	if !k.isService() {
 		return "guard " + k.VIP.String()
 	}
-	return "guard " + protocolName(k.Protocol) + " " + netip.AddrPortFrom(k.VIP, k.Port).String()
+	return "guard " + markedName(k.Marked) + protocolName(k.Protocol) + " " + netip.AddrPortFrom(k.VIP, k.Port).String()
+}
+
+// service returns the service that an entry of the guard marks packets for, or
+// the unmarked one that it lets through.
+func (k GuardKey) service() ServiceKey {
+	return ServiceKey{Key: Key{Addr: k.VIP}, Protocol: k.Protocol, Port: k.Port, Marked: k.Marked}
+}
+
+// Serves says whether the state has a service behind an entry of the guard: the
+// marked one for an entry that marks, either for one that lets through.
+func (s State) Serves(k GuardKey) bool {
+	service := k.service()
+	_, there := s.Services[service]
+	if !there && !k.Marked {
+		service.Marked = true
+		_, there = s.Services[service]
+	}
+	return there
 }
 
 func compareGuard(a, b GuardKey) int {
-	return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port))
+	return cmp.Or(a.VIP.Compare(b.VIP), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.Port, b.Port),
+		compareMarked(a.Marked, b.Marked))
 }
 
 // Keys returns the keys that have an entry in the state, in the order of

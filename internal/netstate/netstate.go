@@ -100,6 +100,11 @@ type ServiceKey struct {
 	Key      Key
 	Protocol Protocol
 	Port     uint16
+	// Marked says that the kernel knows the service by a firewall mark of its own
+	// instead of by address, protocol and port. It is given packets that the guard's
+	// entry of the same name marks: those that no other director has sent. To the
+	// kernel it and the unmarked service are two.
+	Marked bool `json:",omitempty"`
 }
 
 // SchedulerFlags are the scheduler-specific bits of a service
@@ -155,11 +160,14 @@ type Destination struct {
 
 // GuardKey names an entry of the guard. Without Protocol and Port (both zero)
 // it is the VIP itself: what arrives for it on a port that is no service is
-// dropped. With them it is a service that is let through untracked.
+// dropped. With them it is a service that is let through untracked, or, if it is
+// Marked, one whose packets are marked for a Marked service: a service of that
+// kind has both entries.
 type GuardKey struct {
 	VIP      netip.Addr
 	Protocol Protocol
 	Port     uint16
+	Marked   bool
 }
 
 // Present is the value of entries that carry nothing but their key.

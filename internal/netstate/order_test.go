@@ -38,7 +38,7 @@ func orderedGen() *rapid.Generator[State] {
 	return rapid.Custom(func(t *rapid.T) State {
 		s := New()
 		for port := range uint16(2) {
-			k := ServiceKey{Key{Addr: netip.MustParseAddr("192.0.2.1")}, TCP, port + 1}
+			k := ServiceKey{Key: Key{Addr: netip.MustParseAddr("192.0.2.1")}, Protocol: TCP, Port: port + 1}
 			if rapid.IntRange(0, 4).Draw(t, "absent") == 0 {
 				continue
 			}

@@ -133,7 +133,7 @@ func (r *wordReader) serviceKey() ServiceKey {
 		}
 		return ServiceKey{Key: Key{Mark: mark}}
 	}
-	var k ServiceKey
+	k := ServiceKey{Marked: r.optional("marked")}
 	k.Protocol = r.protocol()
 	k.Key.Addr, k.Port = r.addrPort()
 	return k
@@ -144,7 +144,7 @@ func (r *wordReader) guard(s State) {
 		put(r, s.Guard, GuardKey{VIP: r.address()}, Present{})
 		return
 	}
-	k := GuardKey{Protocol: r.protocol()}
+	k := GuardKey{Marked: r.optional("marked"), Protocol: r.protocol()}
 	k.VIP, k.Port = r.addrPort()
 	if !k.isService() {
 		r.fail("a service without protocol and port")

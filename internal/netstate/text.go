@@ -24,6 +24,8 @@ var ErrText = errors.New("not a state's text form")
 //	address 192.0.2.1 dev dummy-lvs src 10.0.0.2
 //	service TCP 192.0.2.1:80 wrr persistence 300 prefix 24
 //	destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1
+//	guard marked TCP 192.0.2.1:443
+//	service marked TCP 192.0.2.1:443 wrr
 //
 // What has its usual value is left out. Equal states have equal texts. It is an
 // error (ErrText) if a name has white space in it or is empty, an address is
@@ -32,6 +34,9 @@ func (s State) MarshalText() ([]byte, error) {
 	var w textWriter
 	for _, k := range slices.SortedFunc(maps.Keys(s.Guard), compareGuard) {
 		w.address(k.VIP)
+		if k.Marked && !k.isService() {
+			w.fail("%s is marked and no service", k)
+		}
 		w.line(k.String())
 	}
 	for _, k := range slices.SortedFunc(maps.Keys(s.Addresses), compareAddresses) {
@@ -80,7 +85,7 @@ func (w *textWriter) address(a netip.Addr) {
 func (w *textWriter) serviceKey(k ServiceKey) {
 	if k.Key.Mark == 0 {
 		w.address(k.Key.Addr)
-	} else if k.Key.Addr.IsValid() || k.Protocol != 0 || k.Port != 0 {
+	} else if k.Key.Addr.IsValid() || k.Protocol != 0 || k.Port != 0 || k.Marked {
 		w.fail("service %s has a mark and more", k.Key)
 	}
 }

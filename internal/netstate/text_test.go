@@ -17,6 +17,7 @@ var equateAddrs = cmp.Options{cmp.Comparer(func(a, b netip.Addr) bool { return a
 
 const everyForm = `guard 192.0.2.1
 guard TCP 192.0.2.1:80
+guard marked TCP 192.0.2.1:80
 guard UDP [2001:db8::1]:53
 address 192.0.2.1 dev dummy-lvs src 10.0.0.2
 address 192.0.2.1 dev eth0
@@ -24,10 +25,12 @@ service TCP 192.0.2.1:80 wrr
 service SCTP 192.0.2.1:132 sh flags 0x18
 service UDP [2001:db8::1]:53 rr one-packet
 service TCP [2001:db8::1]:443 wlc persistence 300 prefix 64
+service marked TCP 192.0.2.1:80 rr
 service fwmark 7 mh persistence 360
 destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 0
 destination TCP 192.0.2.1:80 10.0.0.8:80 TUN weight 65535 upper 100 lower 50
 destination UDP [2001:db8::1]:53 [2001:db8::7]:53 NAT weight 1
+destination marked TCP 192.0.2.1:80 10.0.0.7:80 DR weight 2
 destination fwmark 7 10.0.0.7:0 DR weight 1
 destination fwmark 7 10.0.0.8:0 DR weight 0 last 5
 `
@@ -41,13 +44,18 @@ func everyFormState() State {
 	s := New()
 	s.Guard[GuardKey{VIP: v4}] = Present{}
 	s.Guard[GuardKey{VIP: v4, Protocol: TCP, Port: 80}] = Present{}
+	s.Guard[GuardKey{VIP: v4, Protocol: TCP, Port: 80, Marked: true}] = Present{}
 	s.Guard[GuardKey{VIP: v6, Protocol: UDP, Port: 53}] = Present{}
 	s.Addresses[AddressKey{DummyLink, v4}] = Address{Source: netip.MustParseAddr("10.0.0.2")}
 	s.Addresses[AddressKey{"eth0", v4}] = Address{}
+	markedWeb := web
+	markedWeb.Marked = true
 	s.Services[web] = Service{Scheduler: "wrr", PersistencePrefix: 32}
-	s.Services[ServiceKey{Key{Addr: v4}, SCTP, 132}] = Service{Scheduler: "sh", Flags: Fallback | Port, PersistencePrefix: 32}
+	s.Services[markedWeb] = Service{Scheduler: "rr", PersistencePrefix: 32}
+	s.Destinations[DestinationKey{markedWeb, s1, 80}] = Destination{Method: DR, Weight: 2}
+	s.Services[ServiceKey{Key: Key{Addr: v4}, Protocol: SCTP, Port: 132}] = Service{Scheduler: "sh", Flags: Fallback | Port, PersistencePrefix: 32}
 	s.Services[dns] = Service{Scheduler: "rr", OnePacket: true, PersistencePrefix: 128}
-	s.Services[ServiceKey{Key{Addr: v6}, TCP, 443}] = Service{
+	s.Services[ServiceKey{Key: Key{Addr: v6}, Protocol: TCP, Port: 443}] = Service{
 		Scheduler: "wlc", Persistence: 300 * time.Second, PersistencePrefix: 64,
 	}
 	s.Services[mark] = Service{Scheduler: "mh", Persistence: 360 * time.Second, PersistencePrefix: 32}
@@ -124,10 +132,10 @@ func TestStateThatHasNoText(t *testing.T) {
 		"a link of two words":   func(s State) { s.Addresses[AddressKey{"eth 0", vip}] = Address{} },
 		"a link without a name": func(s State) { s.Addresses[AddressKey{"", vip}] = Address{} },
 		"no address":            func(s State) { s.Guard[GuardKey{}] = Present{} },
-		"no scheduler":          func(s State) { s.Services[ServiceKey{Key{Addr: vip}, TCP, 80}] = Service{} },
-		"mark and address":      func(s State) { s.Services[ServiceKey{Key{vip, 7}, 0, 0}] = Service{Scheduler: "rr"} },
+		"no scheduler":          func(s State) { s.Services[ServiceKey{Key: Key{Addr: vip}, Protocol: TCP, Port: 80}] = Service{} },
+		"mark and address":      func(s State) { s.Services[ServiceKey{Key: Key{vip, 7}}] = Service{Scheduler: "rr"} },
 		"a part of a second": func(s State) {
-			s.Services[ServiceKey{Key{Addr: vip}, TCP, 80}] = Service{Scheduler: "rr", Persistence: 1}
+			s.Services[ServiceKey{Key: Key{Addr: vip}, Protocol: TCP, Port: 80}] = Service{Scheduler: "rr", Persistence: 1}
 		},
 		"a destination for none": func(s State) { s.Destinations[DestinationKey{}] = Destination{} },
 	}

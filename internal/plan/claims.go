@@ -110,7 +110,9 @@ func (c *court) judgeRealServer(what string, addr netip.Addr, of *claim) *refusa
 			c.snapshot.Pool.Name, what, addr, of.name.Namespace)
 	}
 	if director, found := c.snapshot.Directors[addr]; found {
-		return refuse(v1alpha1.ReasonRealServerIsDirector, "%s %s is director %s of the same DirectorPool", what, addr, director)
+		if r := c.judgeDirector(director, fmt.Sprintf("%s %s is", what, addr)); r != nil {
+			return r
+		}
 	}
 	if owner := c.ownerOf(addr, of); owner != "" {
 		return refuse(v1alpha1.ReasonRealServerNotAllowed, "%s %s is a VIP of %s", what, addr, owner)
@@ -125,7 +127,13 @@ func (c *court) judgePod(addr netip.Addr, pod *Pod, of *claim) *refusal {
 		return refuse(v1alpha1.ReasonPodNotUsable, "its address %s is no ordinary unicast address", addr)
 	}
 	if director := c.directorOf(addr, pod); director != "" {
-		return refuse(v1alpha1.ReasonRealServerIsDirector, "pod %s has the addresses of director %s of the same DirectorPool", pod.Name.Name, director)
+		if r := c.judgeDirector(director, fmt.Sprintf("pod %s has the addresses of", pod.Name.Name)); r != nil {
+			return r
+		}
+		if _, known := c.snapshot.Directors[addr]; !known {
+			return refuse(v1alpha1.ReasonRealServerIsDirector,
+				"pod %s is in the network of director %s, and %s is not its address on the announcement interface", pod.Name.Name, director, addr)
+		}
 	}
 	if owner := c.ownerOf(addr, of); owner != "" {
 		return refuse(v1alpha1.ReasonPodNotUsable, "its address %s is a VIP of %s", addr, owner)

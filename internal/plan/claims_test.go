@@ -108,8 +108,9 @@ func TestForRejects(t *testing.T) {
 			wantReason:  "RealServerNotAllowed",
 			wantMessage: "169.254.169.254",
 		},
-		"a director as real server": {
+		"a director as real server, without the guard": {
 			vs:          makeServer("shop", "web", 0).realServers("192.168.11.3"),
+			pool:        func(p *v1alpha1.DirectorPool) { p.Spec.Guard = v1alpha1.GuardDisabled },
 			wantReason:  "RealServerIsDirector",
 			wantMessage: "lb-2",
 		},
@@ -235,10 +236,10 @@ func TestForClaims(t *testing.T) {
 		},
 		"what is refused claims nothing": {
 			all: []*server{
-				makeServer("shop", "bad", 0).realServers("192.168.11.2"),
+				makeServer("shop", "bad", 0).realServers("127.0.0.1"),
 				makeServer("blog", "good", 1),
 			},
-			want: []verdict{{"shop/bad", "RealServerIsDirector"}},
+			want: []verdict{{"shop/bad", "RealServerNotAllowed"}},
 		},
 		"what is being deleted claims nothing and is not rejected": {
 			all: []*server{deleting(makeServer("shop", "old", 0)), makeServer("blog", "new", 1)},

@@ -51,13 +51,12 @@ func (s *sources) endpoints(c *claim, offer func(*candidate)) {
 	if c.selection.service == "" {
 		return
 	}
-	service := types.NamespacedName{Namespace: c.name.Namespace, Name: c.selection.service}
-	for _, e := range merged(s.snapshot.Endpoints[service]) {
+	for _, e := range merged(s.serviceEndpoints(c)) {
 		if !s.ofFamily(e.Addr) {
 			continue
 		}
 		var next *candidate
-		switch pod, believed := s.pods.behind(&e.Endpoint, service.Namespace); {
+		switch pod, believed := s.pods.behind(&e.Endpoint, c.name.Namespace); {
 		case believed && c.selection.selects(pod):
 			continue
 		case believed:
@@ -74,6 +73,14 @@ func (s *sources) endpoints(c *claim, offer func(*candidate)) {
 		}
 		offer(next)
 	}
+}
+
+// serviceEndpoints returns what the Service's slices list, if the claim names one.
+func (s *sources) serviceEndpoints(c *claim) []Endpoint {
+	if c.selection.service == "" {
+		return nil
+	}
+	return s.snapshot.Endpoints[types.NamespacedName{Namespace: c.name.Namespace, Name: c.selection.service}]
 }
 
 // behind returns the pod that the endpoint says it is, if that is true. Whoever
@@ -94,7 +101,7 @@ func (i *podIndex) behind(e *Endpoint, namespace string) (*Pod, bool) {
 // DirectorPool allows. It need not be a lie: the pod may be gone already, or not
 // be heard of yet, and then it is not known to have the VIP.
 func (s *sources) bareCandidate(e *Endpoint, c *claim) *candidate {
-	next := &candidate{addr: e.Addr, source: bare, uid: e.Pod, weight: defaultWeight, standing: newStanding()}
+	next := &candidate{addr: e.Addr, source: bare, uid: e.Pod, weight: defaultWeight, standing: newStanding(), unready: s.unready(e.Addr)}
 	c.drained.apply(e.Addr, &next.standing)
 	switch {
 	case e.Pod != "":

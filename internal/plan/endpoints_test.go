@@ -140,7 +140,11 @@ func TestForBareEndpoints(t *testing.T) {
 			address: "10.0.0.5", want: left("RealServerNotAllowed"),
 			wantMessage: `DirectorPool "default" does not allow endpoint 10.0.0.5 to namespace shop`,
 		},
-		"a director":     {address: "192.168.11.3", want: left("RealServerIsDirector"), wantMessage: "endpoint 192.168.11.3 is director lb-2"},
+		"a director": {address: "192.168.11.3", want: serving},
+		"a director, without the guard": {
+			address: "192.168.11.3", change: func(s *Snapshot) { s.Pool.Spec.Guard = v1alpha1.GuardDisabled },
+			want: left("RealServerIsDirector"), wantMessage: "endpoint 192.168.11.3 is director lb-2",
+		},
 		"a VIP":          {address: "192.168.11.200", want: left("RealServerNotAllowed"), wantMessage: "endpoint 192.168.11.200 is a VIP of this VirtualServer"},
 		"a loopback one": {address: "127.0.0.1", want: left("RealServerNotAllowed"), wantMessage: "no ordinary unicast address"},
 		"the sorry server": {

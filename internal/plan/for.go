@@ -43,7 +43,7 @@ func For(s Snapshot) (Desired, []Rejection) {
 			desired.add(accepted, sources)
 		}
 	}
-	desired.Links = sources.links()
+	desired.Links, desired.Local = sources.links(), sources.local()
 	slices.SortFunc(rejections, func(a, b Rejection) int { return compareNames(a.VirtualServer, b.VirtualServer) })
 	return desired, rejections
 }
@@ -69,7 +69,7 @@ func (d *Desired) add(c *claim, from *sources) {
 		address.Source = s.Source
 	}
 	d.State.Addresses[netstate.AddressKey{Link: netstate.DummyLink, Addr: vip}] = address
-	guarded := s.Pool.Spec.Guard != v1alpha1.GuardDisabled
+	guarded, marked := s.guarded(), from.marked(c)
 	if guarded {
 		d.State.Guard[netstate.GuardKey{VIP: vip}] = netstate.Present{}
 	}
@@ -81,11 +81,14 @@ func (d *Desired) add(c *claim, from *sources) {
 	candidates := from.of(c)
 	sorry, problem := from.sorry(c)
 	for _, p := range c.ports {
-		key := netstate.ServiceKey{Key: s.Key, Protocol: p.protocol, Port: p.number}
+		key := netstate.ServiceKey{Key: s.Key, Protocol: p.protocol, Port: p.number, Marked: marked}
 		d.State.Services[key] = service
 		d.Owners[key] = c.name
 		if guarded {
 			d.State.Guard[netstate.GuardKey{VIP: vip, Protocol: p.protocol, Port: p.number}] = netstate.Present{}
+		}
+		if marked {
+			d.State.Guard[netstate.GuardKey{VIP: vip, Protocol: p.protocol, Port: p.number, Marked: true}] = netstate.Present{}
 		}
 		policy := c.policy.resolve(d.addDestinations(key, p, c, candidates))
 		policy.Sorry, policy.SorryProblem = sorry, problem

@@ -28,9 +28,11 @@ type Snapshot struct {
 	// Reserved are addresses that no VIP may be, with what they are ("an address
 	// of node web-3", "the API server's address", "a gateway of node lb-1").
 	Reserved map[netip.Addr]string
-	// Directors are the addresses of the directors of the pool: no real server
-	// may be one of them.
+	// Directors are the addresses of the directors of the pool on their announcement
+	// interfaces: a real server that is one of them needs the guard.
 	Directors map[netip.Addr]string
+	// Starting are those of them that cannot serve yet, or no more, with why.
+	Starting map[string]string
 	// Interface is the announcement interface; Source the node's address on it,
 	// from which the node's own packets to an IPv4 VIP are sent.
 	Interface string
@@ -71,6 +73,9 @@ type Desired struct {
 	// by which the node gets to real servers: those of its own pods. Real servers
 	// that wait or drain count too.
 	Links []string
+	// Local are, in order, the addresses of the director itself that are among its
+	// real servers. A checkpoint does not keep them: without the API no service changes.
+	Local []netip.Addr
 	// Servers are all real servers of each service, those too that are not in State,
 	// with what there is to tell of them. Nothing is decided from it and a
 	// checkpoint does not keep it.

@@ -93,7 +93,7 @@ func (s *sources) selected(c *claim, offer func(*candidate)) {
 
 // podCandidate returns a pod as a real server, whoever named it.
 func (s *sources) podCandidate(addr netip.Addr, pod *Pod, c *claim) *candidate {
-	next := &candidate{addr: addr, source: ofPod, pod: pod, uid: pod.UID, standing: newStanding()}
+	next := &candidate{addr: addr, source: ofPod, pod: pod, uid: pod.UID, standing: newStanding(), unready: s.unready(addr)}
 	if pod.Terminating {
 		next.leaving = "its pod is being deleted"
 	}
@@ -158,8 +158,11 @@ func (s *sources) readNodeState(node string, to *standing) {
 
 // prepared says why the pod is not ready to be sent packets for the VIP, if so.
 // Without the VIP it would drop them; with it and without the sysctls it would
-// answer for it.
+// answer for it. In the network of a director it is prepared as that director is.
 func (s *sources) prepared(addr netip.Addr, pod *Pod) *refusal {
+	if s.court.directorOf(addr, pod) != "" {
+		return nil
+	}
 	vip := s.snapshot.Key.Addr
 	preparation, told := s.snapshot.Prepared[pod.UID]
 	switch {

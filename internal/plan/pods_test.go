@@ -118,9 +118,26 @@ func TestForPods(t *testing.T) {
 			change: func(s *Snapshot) { s.Pods[0].Terminating = true },
 			want:   plannedServer{Server: Server{Pod: "web-1", Weight: 1, State: "Disabled", Why: "its pod is being deleted"}, Destination: -1},
 		},
-		"in the network of a director": {
-			change: func(s *Snapshot) { s.Directors[netip.MustParseAddr("192.168.11.101")] = "lb-3" },
-			want:   left("RealServerIsDirector"), wantMessage: "pod web-1 has the addresses of director lb-3",
+		"in the network of a director, without an agent": {
+			change: func(s *Snapshot) {
+				s.Directors[netip.MustParseAddr("192.168.11.101")] = "lb-3"
+				delete(s.Prepared, "web-1")
+			},
+			want: serving,
+		},
+		"in the network of a director that starts": {
+			change: func(s *Snapshot) {
+				s.Directors[netip.MustParseAddr("192.168.11.101")] = "lb-3"
+				s.Starting = map[string]string{"lb-3": "Starting"}
+			},
+			want: plannedServer{Server: serving.Server, Destination: 1, Unready: "director lb-3 is not ready: Starting"},
+		},
+		"in the network of a director, without the guard": {
+			change: func(s *Snapshot) {
+				s.Directors[netip.MustParseAddr("192.168.11.101")] = "lb-3"
+				s.Pool.Spec.Guard = v1alpha1.GuardDisabled
+			},
+			want: left("RealServerIsDirector"), wantMessage: "pod web-1 has the addresses of director lb-3",
 		},
 		"in the network of a director by another of its addresses": {
 			change: func(s *Snapshot) { s.Pods[0].HostNetwork, s.Pods[0].Node = true, "lb-2" },

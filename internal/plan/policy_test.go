@@ -185,9 +185,6 @@ func TestForRejectsPolicies(t *testing.T) {
 			change: sorryAt("10.0.0.1"), wantReason: "RealServerNotAllowed",
 			wantMessage: `does not allow sorry server 10.0.0.1 to namespace shop`,
 		},
-		"a director as sorry server": {
-			change: sorryAt("192.168.11.3"), wantReason: "RealServerIsDirector", wantMessage: "sorry server 192.168.11.3 is director lb-2",
-		},
 		"the VIP as sorry server": {
 			change: sorryAt("192.168.11.200"), wantReason: "RealServerNotAllowed", wantMessage: "sorry server 192.168.11.200 is a VIP",
 		},

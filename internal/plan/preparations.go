@@ -79,10 +79,13 @@ func (p *preparing) give(pod *Pod, accepted *claim) {
 // canServe says whether the pod has an address of the VIP's family that
 // a director may send to, or may still get one.
 func (p *preparing) canServe(pod *Pod, vip netip.Addr, accepted *claim) bool {
+	if p.court.directorOf(netip.Addr{}, pod) != "" {
+		return false // the director has it
+	}
 	if len(pod.Addresses) == 0 {
-		return p.court.directorOf(netip.Addr{}, pod) == ""
+		return true
 	}
 	return slices.ContainsFunc(pod.Addresses, func(addr netip.Addr) bool {
-		return addr.BitLen() == vip.BitLen() && p.court.judgePod(addr, pod, accepted) == nil
+		return addr.BitLen() == vip.BitLen() && p.court.directorOf(addr, pod) == "" && p.court.judgePod(addr, pod, accepted) == nil
 	})
 }

@@ -145,6 +145,10 @@ func TestForIsConsistent(t *testing.T) {
 			if _, guarded := desired.State.Guard[guard]; guarded != (s.Pool.Spec.Guard != v1alpha1.GuardDisabled) {
 				t.Errorf("%v is in the guard: %t", guard, guarded)
 			}
+			guard.Marked = true
+			if _, marks := desired.State.Guard[guard]; marks != service.Marked {
+				t.Errorf("the guard marks %v: %t", guard, marks)
+			}
 		}
 		if len(desired.Owners) != len(desired.State.Services) {
 			t.Errorf("%d owners of %d services", len(desired.Owners), len(desired.State.Services))
@@ -152,6 +156,9 @@ func TestForIsConsistent(t *testing.T) {
 		for destination := range desired.State.Destinations {
 			if _, ok := desired.State.Services[destination.Service]; !ok {
 				t.Errorf("%v has no service", destination)
+			}
+			if _, director := s.Directors[destination.Addr]; director && !destination.Service.Marked {
+				t.Errorf("%v is a director and its service is not marked", destination)
 			}
 		}
 		for destination := range desired.Checks {
@@ -197,7 +204,7 @@ func TestForServesEveryAcceptedServiceOnEveryAddress(t *testing.T) {
 		for key := range namespaces {
 			s.Key = key
 			desired, _ := For(s)
-			maps.Copy(served, desired.Owners)
+			maps.Copy(served, unmarked(desired).Owners)
 		}
 		if diff := cmp.Diff(owners, served, byValue...); diff != "" {
 			t.Fatalf("owners of all services (-accepted +served):\n%s", diff)

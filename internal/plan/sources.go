@@ -128,7 +128,7 @@ func (s *sources) static(c *claim, offer func(*candidate)) {
 		next := &candidate{addr: server.addr, source: static, weight: server.weight, standing: newStanding(), anyPort: true}
 		next.add(server.state, "the spec")
 		c.drained.apply(server.addr, &next.standing)
-		next.left = s.adjacent(server.addr)
+		next.left, next.unready = s.adjacent(server.addr), s.unready(server.addr)
 		offer(next)
 	}
 }
@@ -161,6 +161,8 @@ func (s *sources) adjacent(addr netip.Addr) *refusal {
 	switch {
 	case !reach.known:
 		return nil
+	case reach.Local && s.isDirector(addr):
+		return nil
 	case reach.Local:
 		return refuse(v1alpha1.ReasonRealServerIsDirector, "%s is an address of the director's own node", addr)
 	case reach.Gateway.IsValid():
@@ -168,6 +170,9 @@ func (s *sources) adjacent(addr netip.Addr) *refusal {
 			addr, reach.Gateway)
 	case reach.Link == "":
 		return refuse(v1alpha1.ReasonNotAdjacent, "the director has no route to %s; direct routing needs it on a network of the director's own", addr)
+	case s.isDirector(addr) && s.snapshot.Interface != "" && reach.Link != s.snapshot.Interface:
+		return refuse(v1alpha1.ReasonNotAdjacent, "director %s is reached by %s and knows other directors by the announcement interface %s alone",
+			s.snapshot.Directors[addr], reach.Link, s.snapshot.Interface)
 	default:
 		return nil
 	}

@@ -45,7 +45,8 @@ type Memory struct {
 // in, and the others are at weight 0. They are absent if it is a UDP service,
 // which has no connections to keep, or if its scheduler would refuse clients for
 // their sake. Destinations that are leaving stay at weight 0 for a while, see
-// drain; so does the sorry server.
+// drain; so does the sorry server. Where a service became marked or is no longer,
+// what it was before stays for as long, see keepTwins.
 //
 // Where the scheduler is netstate.Ordered every real server is in, at weight 0 if
 // it is down or awaited, and counted there by the weight that it would have: so
@@ -77,6 +78,7 @@ func Want(
 	p.relieve()
 	p.drain()
 	p.keepTables()
+	p.keepTwins()
 	return p.want, p.later, p.next
 }
 

@@ -93,6 +93,10 @@ type plannedServer struct {
 func planned(desired Desired, addr string) (plannedServer, bool) {
 	key := destinationKey(testWeb, addr)
 	server, shown := desired.Servers[key]
+	if !shown {
+		key.Service.Marked = true
+		server, shown = desired.Servers[key]
+	}
 	p := plannedServer{Server: server, Destination: -1, Unready: desired.Unready[key]}
 	if destination, ok := desired.State.Destinations[key]; ok {
 		p.Destination = int(destination.Weight)

@@ -131,6 +131,10 @@ guard UDP 192.0.2.1:53
 guard SCTP 192.0.2.1:9
 guard 2001:db8::1
 guard TCP [2001:db8::1]:443
+guard TCP 192.0.2.1:443
+guard marked TCP 192.0.2.1:443
+guard UDP [2001:db8::1]:443
+guard marked UDP [2001:db8::1]:443
 address 192.0.2.1 dev dummy-lvs src 198.51.100.2
 address 192.0.2.1 dev eth0
 address 2001:db8::1 dev dummy-lvs
@@ -139,14 +143,21 @@ service TCP 192.0.2.1:80 wrr persistence 300 prefix 24
 service UDP 192.0.2.1:53 rr one-packet
 service SCTP 192.0.2.1:9 wlc
 service TCP [2001:db8::1]:443 sh flags 0x18 persistence 60 prefix 64
-service TCP 192.0.2.1:443 mh flags 0x8
+service TCP 192.0.2.1:443 wlc
+service marked TCP 192.0.2.1:443 wrr persistence 60 prefix 24
+service marked UDP [2001:db8::1]:443 rr one-packet
+destination TCP 192.0.2.1:443 10.0.0.7:443 DR weight 0
+destination marked TCP 192.0.2.1:443 10.0.0.7:443 DR weight 1
+destination marked TCP 192.0.2.1:443 10.0.0.8:443 DR weight 3 upper 9
+destination marked UDP [2001:db8::1]:443 [2001:db8::7]:443 DR weight 2
+service TCP 192.0.2.1:8443 mh flags 0x8
 destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 1
 destination TCP 192.0.2.1:80 10.0.0.8:80 TUN weight 65535 upper 100 lower 50
 destination TCP 192.0.2.1:80 10.0.0.9:8080 NAT weight 0
 destination UDP 192.0.2.1:53 10.0.0.7:53 DR weight 1
 destination TCP [2001:db8::1]:443 [2001:db8::7]:443 DR weight 2
-destination TCP 192.0.2.1:443 10.0.0.7:443 DR weight 3
-destination TCP 192.0.2.1:443 10.0.0.8:443 DR weight 0 last 3
+destination TCP 192.0.2.1:8443 10.0.0.7:8443 DR weight 3
+destination TCP 192.0.2.1:8443 10.0.0.8:8443 DR weight 0 last 3
 `
 
 func observesWhatIsApplied(t *testing.T, s *subject) {

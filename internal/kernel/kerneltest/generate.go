@@ -44,6 +44,7 @@ func addService(t *rapid.T, s netstate.State, vip netip.Addr) {
 		Key:      netstate.Key{Addr: vip},
 		Protocol: rapid.SampledFrom([]netstate.Protocol{netstate.TCP, netstate.UDP, netstate.SCTP}).Draw(t, "protocol"),
 		Port:     uint16(rapid.IntRange(1, 2).Draw(t, "port")),
+		Marked:   rapid.Bool().Draw(t, "marked"),
 	}
 	v := netstate.Service{
 		Scheduler:         rapid.SampledFrom([]string{"rr", "wrr", "wlc", "sh", "mh"}).Draw(t, "scheduler"),
@@ -59,6 +60,9 @@ func addService(t *rapid.T, s netstate.State, vip netip.Addr) {
 	}
 	s.Services[k] = v
 	s.Guard[netstate.GuardKey{VIP: vip, Protocol: k.Protocol, Port: k.Port}] = netstate.Present{}
+	if k.Marked {
+		s.Guard[netstate.GuardKey{VIP: vip, Protocol: k.Protocol, Port: k.Port, Marked: true}] = netstate.Present{}
+	}
 	for range rapid.IntRange(0, 3).Draw(t, "destinations") {
 		addDestination(t, s, k)
 	}
