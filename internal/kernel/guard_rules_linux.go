@@ -46,12 +46,12 @@ type guardRule struct {
 }
 
 // newGuard describes the guard for the announcement interface and the others that
-// take in what comes from a VIP, with the chains that relay (relayChains).
+// take in what comes from a VIP, with what relays (relayParts).
 //
 // Its chains come at the priority of raw (-300): before connection tracking,
 // whose NAT rules (kube-proxy's, host ports, masquerade) and verdicts (INVALID,
 // for a director sees half of a conversation) then pass untracked packets by.
-func newGuard(links []string, relay []guardChain) guard {
+func newGuard(links []string, relay []guardChain, relayed []guardSet) guard {
 	table := &nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}
 	g := guard{table: table}
 	for i, name := range []string{"vips4", "vips6", "services4", "services6"} {
@@ -61,10 +61,7 @@ func newGuard(links []string, relay []guardChain) guard {
 	for _, p := range []netstate.Protocol{netstate.TCP, netstate.UDP, netstate.SCTP} {
 		protocols.elements = append(protocols.elements, nftables.SetElement{Key: []byte{byte(p)}})
 	}
-	g.sets = append(g.sets, protocols, linkSet(table, links))
-	for _, f := range []family{ipv4, ipv6} {
-		g.sets = append(g.sets, guardSet{set: relayVIPs(f)})
-	}
+	g.sets = append(append(g.sets, protocols, linkSet(table, links)), relayed...)
 	g.chains = append([]guardChain{
 		{chain: baseChain(table, "prerouting", nftables.ChainHookPrerouting), rules: preroutingRules(links)},
 		{chain: baseChain(table, "output", nftables.ChainHookOutput), rules: outputRules()},
@@ -179,7 +176,7 @@ type family struct {
 	source, dest   uint32 // offsets in the network header
 	size           uint32
 	protocolInPort uint32 // 32-bit register of the protocol, after the address
-	relaySet       uint32 // identifier of the relay's set within a transaction
+	relayMap       uint32 // identifier of the relay's map within a transaction
 }
 
 var (
