@@ -188,13 +188,21 @@ func (m *team) acquaint() {
 	}
 }
 
+// speaksFor says whether the announcer was told to announce the VIP.
+func (p *process) speaksFor(vip netip.Addr) bool {
+	s := p.present()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.Contains(s.announced, vip)
+}
+
 // announcers lists, for each group, who announces its VIP.
 func (m *team) announcers() []string {
 	var all []string
 	for number, vip := range m.vips {
 		var who []string
 		for _, name := range slices.Sorted(maps.Keys(m.up)) {
-			if p := m.up[name]; p.Active(number) && p.Announces(vip.Addr) {
+			if p := m.up[name]; p.Active(number) && p.Announces(vip.Addr) && p.speaksFor(vip.Addr) {
 				who = append(who, name)
 			}
 		}
