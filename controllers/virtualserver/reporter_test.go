@@ -7,14 +7,13 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	"github.com/lvs-operator/lvs-operator/internal/conditions"
@@ -48,6 +47,7 @@ func (i *incumbent) Plan(netip.Addr) (plan.Desired, bool) {
 func (i *incumbent) Address(netip.Addr) conditions.Address {
 	return conditions.Address{Programmed: true, State: i.desired.State, Director: "lb-1"}
 }
+
 func (i *incumbent) Report(health.Probe) health.Report { return health.Report{} }
 
 // TestANewTermIsReportedWhateverTheCacheShows has a cache that shows what this

@@ -5,7 +5,8 @@ import (
 	"slices"
 )
 
-// Balanced: it hands over to a director of the same rank that holds fewer groups.
+// Balanced is a reason too: it hands over to a director of the same rank that holds
+// fewer groups.
 const Balanced Reason = "Balanced"
 
 // Spread is who holds the groups of a pool, as far as their Leases tell.
