@@ -5,7 +5,7 @@ import (
 )
 
 // DirectorPool is a set of nodes that serve VirtualServers together: one of
-// its directors announces a VIP, the others stand by. It says too which
+// its directors announces a VIP, the others stand by for it. It says too which
 // namespaces may have which addresses.
 //
 // +kubebuilder:object:root=true
@@ -57,8 +57,9 @@ type DirectorPoolSpec struct {
 	// +optional
 	Allow []AllowRule `json:"allow,omitempty"`
 
-	// election says which of the pool's directors serves the VIPs: the one that
-	// holds the Lease POOL-0 in the operator's namespace.
+	// election says which of the pool's directors serves the VIPs of a group: the
+	// one that holds the Lease POOL-GROUP, such as default-0, in the operator's
+	// namespace.
 	// +kubebuilder:default={}
 	// +optional
 	Election Election `json:"election,omitzero"`
@@ -118,7 +119,22 @@ type AllowRule struct {
 }
 
 // Election says which of the pool's directors serves the VIPs.
+//
+// +kubebuilder:validation:XValidation:rule="(has(self.groups) ? self.groups : 1) == (has(oldSelf.groups) ? oldSelf.groups : 1)",message="groups cannot be changed: make a new DirectorPool"
 type Election struct {
+	// groups is the number of groups that the pool's VIPs are divided into, 1 to 32.
+	// VIPs of one group are served by one director at a time. With more groups than
+	// one the directors share them, as many for each as for any other of the same
+	// priority, and so all of them forward; neighbouring addresses fall into
+	// different groups. Twice the number of directors is a good choice. Each group
+	// costs a Lease that is renewed every third of leaseDuration. It cannot be
+	// changed, since all directors have to agree on which group a VIP is in.
+	// +kubebuilder:default=1
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=32
+	// +optional
+	Groups int32 `json:"groups,omitempty"`
+
 	// leaseDuration is how long the Lease is valid after a renewal, which its
 	// holder sends every third of it: whole seconds, 2s to 60s. When the holder
 	// dies another director takes over that long after its last renewal; an API
@@ -134,14 +150,15 @@ type Election struct {
 	// priorities give directors priorities by their nodes' labels: the first
 	// entry that selects the node counts, and a node that none selects has 0. Of
 	// those that could serve the one with the highest priority does, as with
-	// VRRP; among equals whoever serves goes on.
+	// VRRP; among equals whoever serves goes on, or, with several groups, gives some
+	// of them to one that has less.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=64
 	// +optional
 	Priorities []NodePriority `json:"priorities,omitempty"`
 
 	// preemption says whether a director takes the VIPs from one of lower
-	// priority that serves them.
+	// priority that serves them, or a group from an equal that has more of them.
 	// +kubebuilder:default={}
 	// +optional
 	Preemption Preemption `json:"preemption,omitzero"`
@@ -163,7 +180,9 @@ type NodePriority struct {
 // Preemption says whether a director takes the VIPs from one of lower priority.
 type Preemption struct {
 	// policy is HigherPriority, as VRRP does it, or Never: whoever serves goes on
-	// until it cannot, whatever its priority. Never is VRRP's nopreempt.
+	// until it cannot, whatever its priority. Never is VRRP's nopreempt. With
+	// several groups it means too that a director that comes back gets none until
+	// another one fails.
 	// +kubebuilder:default=HigherPriority
 	// +optional
 	Policy PreemptionPolicy `json:"policy,omitempty"`

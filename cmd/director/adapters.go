@@ -58,7 +58,8 @@ func poolOf(pool v1alpha1.DirectorPool) director.Pool {
 			LeaseDuration: pool.Spec.Election.LeaseDuration.Duration,
 			Preemption:    preemptionOf(pool.Spec.Election.Preemption),
 		},
-		Guard: pool.Spec.Guard != v1alpha1.GuardDisabled,
+		Groups: int(pool.Spec.Election.Groups),
+		Guard:  pool.Spec.Guard != v1alpha1.GuardDisabled,
 		Timeouts: netstate.Timeouts{
 			TCP:    pool.Spec.IPVS.TCPTimeout.Duration,
 			TCPFin: pool.Spec.IPVS.TCPFinTimeout.Duration,
@@ -115,10 +116,24 @@ func (p programmer) Synced(pool string) { p.c.director.Synced(pool) }
 func (p programmer) PoolName() string { return p.c.director.PoolName() }
 
 // Term implements directorcontroller.Serving.
-func (p programmer) Term() (epoch int64, since time.Time) { return p.c.director.Term() }
+func (p programmer) Term(group int32) (epoch int64, since time.Time) {
+	return p.c.director.Term(int(group))
+}
+
+// Holdings implements directorcontroller.Serving.
+func (p programmer) Holdings() []directorcontroller.Holding {
+	var holdings []directorcontroller.Holding
+	for _, role := range p.c.director.Roles() {
+		holdings = append(holdings, directorcontroller.Holding{Node: role.Holder, Epoch: role.Epoch, Since: role.HeldSince})
+	}
+	return holdings
+}
+
+// Group implements virtualserver.Observed.
+func (p programmer) Group(vip netip.Addr) int32 { return int32(p.c.director.Group(vip)) }
 
 // Active implements virtualserver.Observed.
-func (p programmer) Active() bool { return p.c.director.Active() }
+func (p programmer) Active(group int32) bool { return p.c.director.Active(int(group)) }
 
 // Plan implements virtualserver.Observed.
 func (p programmer) Plan(addr netip.Addr) (plan.Desired, bool) {
@@ -128,15 +143,20 @@ func (p programmer) Plan(addr netip.Addr) (plan.Desired, bool) {
 // Report implements virtualserver.Observed.
 func (p programmer) Report(probe health.Probe) health.Report { return p.c.director.Report(probe) }
 
-// Address implements virtualserver.Observed.
+// Address implements virtualserver.Observed. Of a group that this director is not
+// active for, the one that holds the Lease is: it has the same plan.
 func (p programmer) Address(addr netip.Addr) conditions.Address {
 	outcome, _ := p.c.director.Outcome(netstate.Key{Addr: addr})
 	address := conditions.Address{
 		Programmed: outcome.Programmed, Failure: failureOf(outcome.Err), State: outcome.State, Draining: outcome.Draining,
-		QuorumLost: outcome.QuorumLost,
+		QuorumLost: outcome.QuorumLost, Group: p.Group(addr),
 	}
-	if p.c.director.Announces(addr) {
+	roles := p.c.director.Roles()
+	switch group := int(address.Group); {
+	case p.c.director.Announces(addr):
 		address.Director = p.c.options.node
+	case group < len(roles) && !roles[group].Active && roles[group].Holder != p.c.options.node:
+		address.Director = roles[group].Holder
 	}
 	return address
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"net/url"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -257,7 +258,7 @@ func (c *cluster) wanted(ctx context.Context) (map[netstate.Key]struct{}, error)
 
 // forward hands the director's news to the controllers.
 func (c *cluster) forward(ctx context.Context, sites, servers, own, terms chan<- event.TypedGenericEvent[netstate.Key]) {
-	wasActive, lastTerm := false, int64(0)
+	var before []director.Role
 	tell := func(to chan<- event.TypedGenericEvent[netstate.Key], key netstate.Key) {
 		select {
 		case <-ctx.Done():
@@ -280,13 +281,10 @@ func (c *cluster) forward(ctx context.Context, sites, servers, own, terms chan<-
 			} else {
 				tell(servers, key)
 			}
-			if active := c.director.Active(); active != wasActive {
+			if roles := c.director.Roles(); !slices.Equal(roles, before) {
 				// What only the active director reports is to be looked at anew.
-				wasActive = active
+				before = roles
 				tell(servers, netstate.Key{})
-			}
-			if epoch, _ := c.director.Term(); epoch != lastTerm {
-				lastTerm = epoch
 				tell(terms, netstate.Key{})
 			}
 		}

@@ -24,7 +24,7 @@ func outcomeOf(s director.Status) conditions.DirectorOutcome {
 		KernelVersion:       s.Facts.Release,
 		ConnectionTableSize: int64(s.Facts.ConnectionTableSize),
 		RolePending:         s.RolePending,
-		TotalGroups:         1,
+		TotalGroups:         int32(max(s.Groups, 1)),
 		Counts: v1alpha1.DirectorCounts{
 			VirtualIPs: int32(s.VIPs), Services: int32(s.Services), Destinations: int32(s.Destinations),
 		},
@@ -46,13 +46,19 @@ func outcomeOf(s director.Status) conditions.DirectorOutcome {
 		}
 	}
 	slices.Sort(outcome.Schedulers)
-	if s.Announcing {
-		outcome.Groups = []v1alpha1.GroupStatus{{Group: 0, Epoch: s.Epoch, Since: timeOf(s.Since)}}
+	for _, g := range s.Active {
+		outcome.Groups = append(outcome.Groups, v1alpha1.GroupStatus{Group: int32(g.Group), Epoch: g.Epoch, Since: timeOf(g.Since)})
 	}
 	for _, conflict := range s.Conflicts {
 		outcome.Conflicts = append(outcome.Conflicts, conditions.Conflict{Addr: conflict.VIP, MAC: conflict.MAC.String(), Peer: conflict.Peer})
 	}
-	outcome.LastTransition = transitionOf(s.Last)
+	if s.Last != nil {
+		outcome.LastTransition = new(transitionOf(*s.Last, s.Groups))
+	}
+	outcome.Transitions = map[int32]v1alpha1.DirectorTransition{}
+	for _, t := range s.Transitions {
+		outcome.Transitions[int32(t.Group)] = transitionOf(t, s.Groups)
+	}
 	return outcome
 }
 
@@ -114,15 +120,17 @@ func answeringOf(s director.Status) conditions.Answering {
 	}
 }
 
-func transitionOf(last *director.Transition) *v1alpha1.DirectorTransition {
-	if last == nil {
-		return nil
-	}
-	role := "Standby: "
+// transitionOf tells of a transition in a pool of so many groups: of one alone it
+// need not say which.
+func transitionOf(last director.Transition, groups int) v1alpha1.DirectorTransition {
+	role, of := "Standby", ""
 	if last.Active {
-		role = "Active: "
+		role = "Active"
 	}
-	t := &v1alpha1.DirectorTransition{Reason: role + last.Reason, Time: timeOf(last.At)}
+	if groups > 1 {
+		of = fmt.Sprintf(" for group %d", last.Group)
+	}
+	t := v1alpha1.DirectorTransition{Reason: role + of + ": " + last.Reason, Time: timeOf(last.At)}
 	if last.Gap > 0 {
 		t.Gap = &metav1.Duration{Duration: last.Gap.Round(time.Millisecond)}
 	}

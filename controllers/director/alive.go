@@ -3,7 +3,6 @@ package director
 import (
 	"context"
 	"fmt"
-	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -29,18 +28,29 @@ const settleTime = 1500 * time.Millisecond
 type Serving interface {
 	// PoolName is the pool that it is in, or empty.
 	PoolName() string
-	// Term is the epoch in which the pool's Lease is its own, and since when; 0 if
-	// the Lease is not, or not known to be.
-	Term() (epoch int64, since time.Time)
+	// Term is the epoch in which a group's Lease is its own, and since when; 0 if the
+	// Lease is not, or not known to be.
+	Term(group int32) (epoch int64, since time.Time)
+	// Holdings say who holds the Leases of the pool's groups, in order.
+	Holdings() []Holding
 }
 
-// Alive writes, while the Lease is its director's, the condition Alive of all
-// directors of the pool.
+// Holding is who holds the Lease of a group, as far as a director knows.
+type Holding struct {
+	// Node that the Lease names, empty if it names none, and the Lease's epoch.
+	Node  string
+	Epoch int64
+	// Since is when the director first saw that.
+	Since time.Time
+}
+
+// Alive writes, while the Lease of group 0 is its director's, the condition Alive
+// of all directors of the pool.
 type Alive struct {
 	Client   client.Client
 	Node     string
 	Director Serving
-	// Changed has an event whenever Term returns something new.
+	// Changed has an event whenever Term or Holdings return something new.
 	Changed <-chan event.TypedGenericEvent[netstate.Key]
 	Now     func() time.Time
 }
@@ -62,12 +72,10 @@ func (a *Alive) SetupWithManager(mgr manager.Manager) error {
 // Reconcile writes what changed.
 func (a *Alive) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.Result, error) {
 	pool := a.Director.PoolName()
-	epoch, since := a.Director.Term()
-	if pool == "" || epoch == 0 {
+	if epoch, _ := a.Director.Term(0); pool == "" || epoch == 0 {
 		return reconcile.Result{}, nil
 	}
-	// How long its predecessor still has to say that it is active no more.
-	left := max(settleTime-a.Now().Sub(since), 0)
+	holdings := a.Director.Holdings()
 	var directors v1alpha1.DirectorList
 	if err := a.Client.List(ctx, &directors); err != nil {
 		return reconcile.Result{}, fmt.Errorf("listing Directors: %w", err)
@@ -89,11 +97,11 @@ func (a *Alive) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 		}
 		reason, message := "", ""
 		if director.Name != a.Node {
-			claims := claimsUpTo(director, epoch)
-			if claims && left > 0 {
+			superseded, left := superseded(director, holdings, a.Now())
+			if left > 0 && (result.RequeueAfter == 0 || left < result.RequeueAfter) {
 				result.RequeueAfter = left
 			}
-			reason, message = seen.notAlive(director.Name, claims && left == 0)
+			reason, message = seen.notAlive(director.Name, superseded)
 		}
 		if err := a.write(ctx, director, reason, message); err != nil {
 			return reconcile.Result{}, err
@@ -102,10 +110,27 @@ func (a *Alive) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 	return result, nil
 }
 
-// claimsUpTo says whether a director shows that it is active in the term of an
-// epoch or an earlier one. Of its successor's term it may, while it hands over.
-func claimsUpTo(director *v1alpha1.Director, epoch int64) bool {
-	return slices.ContainsFunc(director.Status.Groups, func(g v1alpha1.GroupStatus) bool { return g.Epoch <= epoch })
+// superseded says whether a director shows that it is active for a group that
+// another one has held for a while, or, if not yet, how long it still has to say that
+// it is active no more. Of its successor's term it may show that, while it hands over.
+func superseded(director *v1alpha1.Director, holdings []Holding, now time.Time) (yes bool, left time.Duration) {
+	for _, claim := range director.Status.Groups {
+		if int(claim.Group) >= len(holdings) {
+			continue
+		}
+		held := holdings[claim.Group]
+		if held.Node == "" || held.Node == director.Name || claim.Epoch > held.Epoch {
+			continue
+		}
+		wait := settleTime - now.Sub(held.Since)
+		if wait <= 0 {
+			return true, 0
+		}
+		if left == 0 || wait < left {
+			left = wait
+		}
+	}
+	return false, left
 }
 
 // notAlive returns why the director of a node is not alive, nothing if it is.

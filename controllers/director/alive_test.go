@@ -13,11 +13,23 @@ import (
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 )
 
-// serving is a director of the pool one. Its term began at noon.
+// serving is the director lb-1 of the pool one, which has three groups. Its term in
+// the first began at noon. The second is lb-2's, the third lb-3's, each in its epoch 5
+// and since noon.
 type serving int64
 
-func (serving) PoolName() string           { return "one" }
-func (s serving) Term() (int64, time.Time) { return int64(s), noon }
+func (serving) PoolName() string { return "one" }
+
+func (s serving) Term(group int32) (int64, time.Time) {
+	if group != 0 {
+		return 0, time.Time{}
+	}
+	return int64(s), noon
+}
+
+func (s serving) Holdings() []Holding {
+	return []Holding{{"lb-1", int64(s), noon}, {"lb-2", 5, noon}, {"lb-3", 5, noon}}
+}
 
 func TestTheActiveDirectorSaysWhoIsAlive(t *testing.T) {
 	dead := makeNode("lb-2", nil)
@@ -26,6 +38,11 @@ func TestTheActiveDirectorSaysWhoIsAlive(t *testing.T) {
 	claiming := func(epoch int64) *v1alpha1.Director {
 		d := makeDirector("lb-2", "one", "Ready")
 		d.Status.Groups = []v1alpha1.GroupStatus{{Epoch: epoch}}
+		return d
+	}
+	claimingOther := func(group int32, epoch int64) *v1alpha1.Director {
+		d := makeDirector("lb-2", "one", "Ready")
+		d.Status.Groups = []v1alpha1.GroupStatus{{Group: group, Epoch: epoch}}
 		return d
 	}
 	for name, tc := range map[string]struct {
@@ -44,12 +61,16 @@ func TestTheActiveDirectorSaysWhoIsAlive(t *testing.T) {
 		"nothing, if the Lease is not its own": {0, time.Hour, []client.Object{node, ready}, "", 0},
 		"nothing of another pool's one":        {7, time.Hour, []client.Object{node, ready, makeDirector("lb-2", "two", "Ready")}, "", 0},
 
-		"its predecessor, at first":             {7, 0, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonAlive, settleTime},
-		"its predecessor, a little later":       {7, time.Second, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonAlive, settleTime - time.Second},
-		"its predecessor that has not given up": {7, settleTime, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonSuperseded, 0},
-		"one that died handing over":            {7, settleTime, []client.Object{node, ready, claiming(7)}, v1alpha1.ReasonSuperseded, 0},
-		"its successor":                         {7, time.Hour, []client.Object{node, ready, claiming(8)}, v1alpha1.ReasonAlive, 0},
-		"its predecessor whose node is cut off": {7, settleTime, []client.Object{dead, ready, claiming(6)}, v1alpha1.ReasonNodeNotReady, 0},
+		"its predecessor, at first":              {7, 0, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonAlive, settleTime},
+		"its predecessor, a little later":        {7, time.Second, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonAlive, settleTime - time.Second},
+		"its predecessor that has not given up":  {7, settleTime, []client.Object{node, ready, claiming(6)}, v1alpha1.ReasonSuperseded, 0},
+		"one that died handing over":             {7, settleTime, []client.Object{node, ready, claiming(7)}, v1alpha1.ReasonSuperseded, 0},
+		"its successor":                          {7, time.Hour, []client.Object{node, ready, claiming(8)}, v1alpha1.ReasonAlive, 0},
+		"one with a group of its own":            {7, time.Hour, []client.Object{node, ready, claimingOther(1, 5)}, v1alpha1.ReasonAlive, 0},
+		"one with a third one's group, at first": {7, 0, []client.Object{node, ready, claimingOther(2, 4)}, v1alpha1.ReasonAlive, settleTime},
+		"one with a third one's group":           {7, settleTime, []client.Object{node, ready, claimingOther(2, 4)}, v1alpha1.ReasonSuperseded, 0},
+		"one with a group that nobody knows":     {7, time.Hour, []client.Object{node, ready, claimingOther(3, 1)}, v1alpha1.ReasonAlive, 0},
+		"its predecessor whose node is cut off":  {7, settleTime, []client.Object{dead, ready, claiming(6)}, v1alpha1.ReasonNodeNotReady, 0},
 	} {
 		t.Run(name, func(t *testing.T) {
 			objects := tc.objects

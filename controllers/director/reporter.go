@@ -3,6 +3,8 @@ package director
 import (
 	"context"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -58,6 +60,8 @@ type Reporter struct {
 	written time.Time
 	// conflicts are those that people have been told of.
 	conflicts []conditions.Conflict
+	// told are the transitions of groups that events have been made of.
+	told map[int32]v1alpha1.DirectorTransition
 }
 
 // SetupWithManager starts the reporter with the manager.
@@ -157,6 +161,7 @@ func (r *Reporter) report(ctx context.Context, director *v1alpha1.Director) (rec
 		r.Events.Eventf(director, nil, string(e.Type), e.Reason, "Report", "%s", e.Message)
 	}
 	r.conflicts = outcome.Conflicts
+	r.tellTransitions(director, outcome.Transitions)
 	return reconcile.Result{RequeueAfter: reportAudit}, nil
 }
 
@@ -171,12 +176,21 @@ func (r *Reporter) tell(director *v1alpha1.Director, wanted v1alpha1.DirectorSta
 			r.Events.Eventf(director, nil, string(e.Type), e.Reason, "Report", "%s", e.Message)
 		}
 	}
-	last, told := wanted.LastTransition, director.Status.LastTransition
-	if last != nil && (told == nil || !told.Time.Equal(&last.Time) || told.Reason != last.Reason) {
+}
+
+// tellTransitions makes events of changes of role: of each group the last one since
+// it was told of before.
+func (r *Reporter) tellTransitions(director *v1alpha1.Director, transitions map[int32]v1alpha1.DirectorTransition) {
+	for _, group := range slices.Sorted(maps.Keys(transitions)) {
+		last := transitions[group]
+		if told, any := r.told[group]; any && told.Time.Equal(&last.Time) && told.Reason == last.Reason {
+			continue
+		}
 		gap := ""
 		if last.Gap != nil {
 			gap = fmt.Sprintf(", after %s without a holder of the Lease", last.Gap.Duration)
 		}
 		r.Events.Eventf(director, nil, corev1.EventTypeNormal, "RoleChanged", "Elect", "%s%s", last.Reason, gap)
 	}
+	r.told = maps.Clone(transitions)
 }

@@ -29,10 +29,16 @@ type successor struct {
 
 func (s *successor) PoolName() string { return "alive" }
 
-func (s *successor) Term() (int64, time.Time) {
+func (s *successor) Term(int32) (int64, time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.epoch, s.since
+}
+
+func (s *successor) Holdings() []directorcontroller.Holding {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return []directorcontroller.Holding{{Node: "lb-8", Epoch: s.epoch, Since: s.since}}
 }
 
 func (s *successor) begin(epoch int64) {
@@ -108,7 +114,7 @@ func TestASupersededDirectorIsShownUntilItSpeaks(t *testing.T) {
 	who.begin(7)
 	terms <- event.TypedGenericEvent[netstate.Key]{}
 	becomes(v1alpha1.ReasonSuperseded)
-	if _, since := who.Term(); time.Since(since) < time.Second {
+	if _, since := who.Term(0); time.Since(since) < time.Second {
 		t.Errorf("superseded %s after the takeover: no director could have written by then", time.Since(since))
 	}
 	var director v1alpha1.Director

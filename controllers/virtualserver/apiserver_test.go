@@ -156,13 +156,15 @@ func (o *obedient) Synced(string) {
 	o.synced++
 }
 
-func (o *obedient) Active() bool {
+func (o *obedient) Group(netip.Addr) int32 { return 0 }
+
+func (o *obedient) Active(int32) bool {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	return o.active
 }
 
-func (o *obedient) Term() (int64, time.Time) { return 1, time.Time{} }
+func (o *obedient) Term(int32) (int64, time.Time) { return 1, time.Time{} }
 
 func (o *obedient) Plan(vip netip.Addr) (plan.Desired, bool) {
 	o.mu.Lock()

@@ -3,7 +3,9 @@ package virtualserver
 import (
 	"context"
 	"fmt"
+	"maps"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -31,11 +33,13 @@ import (
 // Observed is the director whose work is reported.
 type Observed interface {
 	Site() Site
-	// Active says that this director is the active one of its pool's group.
-	Active() bool
-	// Term returns the epoch in which the group's Lease is this director's, and
-	// since when; 0 if it is not known to be.
-	Term() (epoch int64, since time.Time)
+	// Group returns the group of the director's pool that a VIP is in.
+	Group(netip.Addr) int32
+	// Active says that this director is the active one of a group.
+	Active(group int32) bool
+	// Term returns the epoch in which a group's Lease is this director's, and since
+	// when; 0 if it is not known to be.
+	Term(group int32) (epoch int64, since time.Time)
 	// Address returns what became of a VIP here, but for its plan.
 	Address(netip.Addr) conditions.Address
 	// Plan returns the plan of a VIP that the director carries out; false if it
@@ -56,12 +60,13 @@ const (
 )
 
 // Reporter writes the status of the VirtualServers that the director is active
-// for. Nothing decides from that status.
+// for: the addresses of its groups, and all else of those whose first address is in
+// one. Nothing decides from that status.
 type Reporter struct {
 	Client   client.Client
 	Director Observed
 	// Changed has an event for each VIP whose outcome changed, and one of the
-	// zero Key when the director became active.
+	// zero Key when a group moved.
 	Changed <-chan event.TypedGenericEvent[netstate.Key]
 	// Workloads are those of the planner.
 	Workloads *Workloads
@@ -70,13 +75,13 @@ type Reporter struct {
 
 	mu      sync.Mutex
 	written map[types.NamespacedName]time.Time
-	// told is the last term in which each VirtualServer was written.
-	told map[types.NamespacedName]int64
+	// told are the terms, by groups, in which each VirtualServer was last written.
+	told map[types.NamespacedName]map[int32]int64
 }
 
 // SetupWithManager starts the reporter with the manager.
 func (r *Reporter) SetupWithManager(mgr manager.Manager) error {
-	r.written, r.told = map[types.NamespacedName]time.Time{}, map[types.NamespacedName]int64{}
+	r.written, r.told = map[types.NamespacedName]time.Time{}, map[types.NamespacedName]map[int32]int64{}
 	return builder.ControllerManagedBy(mgr).
 		Named("status").
 		For(&v1alpha1.VirtualServer{}).
@@ -128,7 +133,7 @@ func (r *Reporter) Reconcile(ctx context.Context, request reconcile.Request) (re
 		return reconcile.Result{}, client.IgnoreNotFound(err)
 	}
 	mine, err := r.mine(ctx, &vs)
-	if err != nil || !mine {
+	if err != nil || len(mine.terms) == 0 {
 		return reconcile.Result{}, err
 	}
 	outcome, lacking, err := r.outcome(ctx, &vs)
@@ -143,18 +148,20 @@ func (r *Reporter) Reconcile(ctx context.Context, request reconcile.Request) (re
 		return reconcile.Result{RequeueAfter: underWayLook}, nil
 	}
 	wanted := conditions.VirtualServer(outcome)
-	term, _ := r.Director.Term()
-	first := !r.toldIn(request.NamespacedName, term)
-	if !first && !conditions.ReportDiffers(&vs, wanted) && !addressesDiffer(&vs, wanted) {
+	first := !r.toldIn(request.NamespacedName, mine.terms)
+	if !first && !mine.differ(&vs, wanted) {
 		return reconcile.Result{}, nil
 	}
 	if left := r.early(request.NamespacedName, first || conditions.Urgent(vs.Status, wanted)); left > 0 {
 		return reconcile.Result{RequeueAfter: left}, nil
 	}
-	if err := r.write(ctx, &vs, wanted, first); err != nil {
+	if err := r.write(ctx, &vs, mine, wanted, first); err != nil {
 		return reconcile.Result{}, err
 	}
-	r.tell(request.NamespacedName, term)
+	r.tell(request.NamespacedName, mine.terms)
+	if !mine.report {
+		return reconcile.Result{}, nil
+	}
 	for _, e := range conditions.Events(vs.Status, wanted) {
 		r.Events.Eventf(&vs, nil, string(e.Type), e.Reason, "Report", "%s", e.Message)
 	}
@@ -179,11 +186,60 @@ func (r *Reporter) underWay(outcome conditions.Outcome) bool {
 	return false
 }
 
-// mine says whether this director reports the VirtualServer: it is the active
-// one of its pool, or, if there is no such pool, of the first pool there is.
-func (r *Reporter) mine(ctx context.Context, vs *v1alpha1.VirtualServer) (bool, error) {
+// part is what a director reports of a VirtualServer.
+type part struct {
+	// terms are those of the groups whose addresses it writes; it writes all else if
+	// report is true.
+	terms  map[int32]int64
+	report bool
+}
+
+// mine says what this director reports of the VirtualServer: it is active for some
+// of its groups, or, if there is no such pool, its own is the first pool there is.
+func (r *Reporter) mine(ctx context.Context, vs *v1alpha1.VirtualServer) (part, error) {
+	mine, groups := part{terms: map[int32]int64{}}, map[int32]bool{}
+	for _, text := range vs.Spec.Addresses {
+		// What is no address is reported too, with group 0.
+		addr, _ := netip.ParseAddr(string(text))
+		group := r.Director.Group(addr)
+		if r.Director.Active(group) {
+			mine.terms[group], _ = r.Director.Term(group)
+			mine.report = mine.report || len(groups) == 0
+		}
+		groups[group] = true
+	}
+	for _, address := range vs.Status.Addresses {
+		if mine.report && !groups[address.Group] {
+			// Of a pool of the same name that had other groups: nobody else takes it away.
+			mine.terms[address.Group] = 0
+		}
+	}
+	if len(mine.terms) == 0 {
+		return part{}, nil
+	}
+	if ours, err := r.ours(ctx, vs); err != nil || !ours {
+		return part{}, err
+	}
+	return mine, nil
+}
+
+// differ says whether there is something to write.
+func (p part) differ(vs *v1alpha1.VirtualServer, wanted v1alpha1.VirtualServerStatus) bool {
+	if p.report && conditions.ReportDiffers(vs, wanted) {
+		return true
+	}
+	for group := range p.terms {
+		if conditions.AddressesDiffer(vs, group, wanted) {
+			return true
+		}
+	}
+	return false
+}
+
+// ours says whether the VirtualServer is for directors of this one's pool to report.
+func (r *Reporter) ours(ctx context.Context, vs *v1alpha1.VirtualServer) (bool, error) {
 	site := r.Director.Site()
-	if site.Pool == "" || !r.Director.Active() {
+	if site.Pool == "" {
 		return false, nil
 	}
 	if vs.Spec.DirectorPoolName == site.Pool {
@@ -254,32 +310,32 @@ func (r *Reporter) forget(name types.NamespacedName) {
 	delete(r.told, name)
 }
 
-// toldIn says whether a VirtualServer was written in this term. In a new one all
+// toldIn says whether a VirtualServer was written in these terms. In a new one all
 // are, whatever the cache shows: it may be behind, as for up to a minute after the
 // API server was away, and show what this director itself wrote before another was
 // active. A write that changes nothing costs the API server little.
-func (r *Reporter) toldIn(name types.NamespacedName, term int64) bool {
+func (r *Reporter) toldIn(name types.NamespacedName, terms map[int32]int64) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.told[name] == term
+	return maps.Equal(r.told[name], terms)
 }
 
-func (r *Reporter) tell(name types.NamespacedName, term int64) {
+func (r *Reporter) tell(name types.NamespacedName, terms map[int32]int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.told[name] = term
+	r.told[name] = terms
 }
 
-// write applies what differs, or all, as the field managers that successors
-// share.
-func (r *Reporter) write(ctx context.Context, vs *v1alpha1.VirtualServer, wanted v1alpha1.VirtualServerStatus, all bool) error {
-	if all || conditions.ReportDiffers(vs, wanted) {
+// write applies of the director's part what differs, or all, as the field managers
+// that successors share.
+func (r *Reporter) write(ctx context.Context, vs *v1alpha1.VirtualServer, mine part, wanted v1alpha1.VirtualServerStatus, all bool) error {
+	if mine.report && (all || conditions.ReportDiffers(vs, wanted)) {
 		apply, err := conditions.ReporterApply(vs, wanted)
 		if err := r.apply(ctx, apply, err, conditions.ReporterManager); err != nil {
 			return err
 		}
 	}
-	for _, group := range conditions.Groups(vs, wanted) {
+	for _, group := range slices.Sorted(maps.Keys(mine.terms)) {
 		if !all && !conditions.AddressesDiffer(vs, group, wanted) {
 			continue
 		}
@@ -301,13 +357,4 @@ func (r *Reporter) apply(ctx context.Context, object *unstructured.Unstructured,
 		return fmt.Errorf("writing the status of VirtualServer %s/%s: %w", object.GetNamespace(), object.GetName(), err)
 	}
 	return nil
-}
-
-func addressesDiffer(vs *v1alpha1.VirtualServer, wanted v1alpha1.VirtualServerStatus) bool {
-	for _, group := range conditions.Groups(vs, wanted) {
-		if conditions.AddressesDiffer(vs, group, wanted) {
-			return true
-		}
-	}
-	return false
 }

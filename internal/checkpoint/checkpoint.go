@@ -47,6 +47,8 @@ type Election struct {
 	LeaseDuration   time.Duration `json:"leaseDuration"`
 	NeverPreempt    bool          `json:"neverPreempt,omitempty"`
 	PreemptionDelay time.Duration `json:"preemptionDelay,omitempty"`
+	// Groups is how many groups the VIPs are divided into; 0 is one.
+	Groups int `json:"groups,omitempty"`
 }
 
 // Key is the wanted state of one key.

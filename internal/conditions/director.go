@@ -37,6 +37,8 @@ type DirectorOutcome struct {
 	TotalGroups    int32
 	Counts         v1alpha1.DirectorCounts
 	LastTransition *v1alpha1.DirectorTransition
+	// Transitions has the last transition of each group that had one, by its number.
+	Transitions map[int32]v1alpha1.DirectorTransition
 
 	// Programmed says that everything that it is to serve is in its kernel.
 	Programmed bool

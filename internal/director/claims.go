@@ -23,11 +23,12 @@ type prober interface {
 // announces without a Lease that is known to be valid, it would fall silent on
 // that word, so the claim is looked into first: by attendClaims.
 func (s *session) hearPeer(claim announce.Claim) {
+	g := s.of(claim.VIP)
 	s.mu.Lock()
-	unsure := unsure(s.decision)
+	unsure := unsure(g.decision)
 	s.mu.Unlock()
 	if !unsure {
-		s.elector.Heard()
+		g.elector.Heard()
 		return
 	}
 	select {
@@ -72,7 +73,7 @@ func (s *session) verify(ctx context.Context, claim announce.Claim, segment prob
 		return
 	}
 	if found.Answered(claim.VIP, claim.MAC) {
-		s.elector.Heard()
+		s.of(claim.VIP).elector.Heard()
 	}
 }
 
@@ -81,9 +82,11 @@ func (s *session) contested() []netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var vips []netip.Addr
-	for _, conflict := range s.conflicts.present() {
-		if len(vips) == 0 || vips[len(vips)-1] != conflict.VIP {
-			vips = append(vips, conflict.VIP)
+	for _, g := range s.groups {
+		for _, conflict := range g.conflicts.present() {
+			if len(vips) == 0 || vips[len(vips)-1] != conflict.VIP {
+				vips = append(vips, conflict.VIP)
+			}
 		}
 	}
 	return vips

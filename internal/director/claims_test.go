@@ -55,13 +55,13 @@ func TestAPeersClaimCountsOnlyIfItAnswers(t *testing.T) {
 				l.setAway(true)
 				pass(10 * time.Second)
 				claim := announce.Claim{VIP: vip1.Addr, MAC: mac, When: time.Now()}
-				if s.hear(claim, &spoken{}); !p.Active() {
+				if s.hear(claim, &spoken{}); !p.Active(0) {
 					t.Fatal("silent on a frame alone")
 				}
 				pass(time.Second)
 				s.verify(t.Context(), claim, tc.segment)
-				if pass(time.Second); p.Active() == tc.silent {
-					t.Errorf("active: %t", p.Active())
+				if pass(time.Second); p.Active(0) == tc.silent {
+					t.Errorf("active: %t", p.Active(0))
 				}
 			})
 		})
@@ -121,8 +121,8 @@ func TestAConflictThatLastsIsAskedAfterUntilItEnds(t *testing.T) {
 		if pass(time.Minute); len(wire.asked) != 0 || p.Status().Conflicts != nil {
 			t.Errorf("asked after %v, conflicts = %+v when it is over", wire.asked, p.Status().Conflicts)
 		}
-		if !p.Active() || said.announced != 0 {
-			t.Errorf("active %t, announced %d times for a stranger", p.Active(), said.announced)
+		if !p.Active(0) || said.announced != 0 {
+			t.Errorf("active %t, announced %d times for a stranger", p.Active(0), said.announced)
 		}
 	})
 }

@@ -219,6 +219,7 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 	c.Election = checkpoint.Election{
 		LeaseDuration: pool.Election.LeaseDuration,
 		NeverPreempt:  pool.Election.Preemption.Never, PreemptionDelay: pool.Election.Preemption.Delay,
+		Groups: pool.groups(),
 	}
 	for _, desired := range d.worker.Plans() {
 		c.Keys = append(c.Keys, record(desired))
@@ -229,7 +230,7 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 		})
 	}
 	if s != nil {
-		c.Groups = []checkpoint.Group{s.part()}
+		c.Groups = s.parts()
 	}
 	return c
 }
@@ -296,7 +297,7 @@ func (d *Director) awaitOtherPool(ctx context.Context, s *session) {
 		d.mu.Lock()
 		pool := d.pool
 		d.mu.Unlock()
-		if pool == nil || pool.Name != s.name {
+		if pool == nil || pool.Name != s.name || pool.groups() != len(s.groups) {
 			return
 		}
 		s.configure(*pool)
@@ -309,6 +310,12 @@ func (d *Director) Join(pool Pool) {
 	same := d.pool != nil && d.pool.equal(pool)
 	if d.pool != nil && d.pool.Name != pool.Name {
 		d.forgetPool()
+	}
+	if d.pool != nil && d.restored != nil && !d.pool.is(pool) {
+		// Its groups were others.
+		restored := *d.restored
+		restored.Groups = nil
+		d.restored = &restored
 	}
 	d.pool, d.decided, d.marked = &pool, true, true
 	d.mu.Unlock()

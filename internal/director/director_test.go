@@ -26,7 +26,7 @@ func active(t *testing.T, l *leases, dir string) *process {
 	pass(time.Second)
 	p.plan(vip1)
 	pass(5 * time.Second)
-	if !p.Active() || !p.Announces(vip1.Addr) || l.holder() != "lb-1" {
+	if !p.Active(0) || !p.Announces(vip1.Addr) || l.holder() != "lb-1" {
 		t.Fatalf("not active: %+v, the Lease is %q's", p.Status(), l.holder())
 	}
 	return p
@@ -89,7 +89,7 @@ func TestARestartLosesNothing(t *testing.T) {
 					second.plan(vip1)
 				}
 				pass(2 * syncPatience)
-				if !second.Active() || !second.Announces(vip1.Addr) {
+				if !second.Active(0) || !second.Announces(vip1.Addr) {
 					t.Errorf("not active: %+v", second.Status())
 				}
 				if err := second.Ready(); err != nil {
@@ -117,7 +117,7 @@ func TestTheAPIServerGoesAndNothingIsDropped(t *testing.T) {
 		l.setAway(true)
 		for range 100 {
 			pass(time.Second)
-			if !p.Active() || !p.Announces(vip1.Addr) {
+			if !p.Active(0) || !p.Announces(vip1.Addr) {
 				t.Fatal("the director stopped")
 			}
 		}
@@ -166,7 +166,7 @@ func TestASecondDirectorIsWarmAndSilentAndTakesOver(t *testing.T) {
 		pass(time.Second)
 		second.plan(vip1)
 		pass(time.Minute)
-		if second.Active() || second.Announces(vip1.Addr) {
+		if second.Active(0) || second.Announces(vip1.Addr) {
 			t.Fatal("two directors announce")
 		}
 		expect(t, second.node.fake, desired(vip1, rs1, rs2).State)
@@ -181,18 +181,18 @@ func TestASecondDirectorIsWarmAndSilentAndTakesOver(t *testing.T) {
 		pass(time.Second)
 		first.stop()
 		pass(time.Second)
-		if !second.Active() || !second.Announces(vip1.Addr) || l.holder() != "lb-2" {
+		if !second.Active(0) || !second.Announces(vip1.Addr) || l.holder() != "lb-2" {
 			t.Errorf("no takeover: %+v", second.Status())
 		}
 		if last := second.Status().Last; last == nil || !last.Active {
 			t.Errorf("last transition = %+v", last)
 		}
-		epoch, since := second.Term()
+		epoch, since := second.Term(0)
 		pass(time.Minute)
-		if later, when := second.Term(); epoch != 2 || later != epoch || when != since || time.Since(since) < time.Minute {
+		if later, when := second.Term(0); epoch != 2 || later != epoch || when != since || time.Since(since) < time.Minute {
 			t.Errorf("in term %d since %s, and a minute later in %d since %s", epoch, since, later, when)
 		}
-		if epoch, _ := first.Term(); epoch != 0 {
+		if epoch, _ := first.Term(0); epoch != 0 {
 			t.Errorf("the one before is in term %d", epoch)
 		}
 	})
@@ -220,13 +220,13 @@ func TestADirectorThatCannotServeHandsOver(t *testing.T) {
 				second.plan(vip1)
 				first.SetPeers(Rank{}, []Peer{{Node: "lb-2", Live: true, Candidate: true}})
 				pass(15 * time.Second)
-				if !first.Active() || second.Active() {
+				if !first.Active(0) || second.Active(0) {
 					t.Fatal("the first is not the active one")
 				}
 				fails(first)
 				// What a kernel refuses is noticed when it is next looked at.
 				pass(prepareAudit + time.Second)
-				if first.Active() || !second.Active() || l.holder() != "lb-2" {
+				if first.Active(0) || !second.Active(0) || l.holder() != "lb-2" {
 					t.Errorf("not handed over: %+v, the Lease is %q's", first.Status(), l.holder())
 				}
 			})
@@ -250,7 +250,7 @@ func TestLeavingCleansUpAndWhatFailsIsTriedAgain(t *testing.T) {
 		if err := p.Leave(t.Context()); err == nil || !p.Marked() {
 			t.Errorf("err = %v, marked: %t", err, p.Marked())
 		}
-		if l.holder() != "" || p.PoolName() != "" || p.Active() {
+		if l.holder() != "" || p.PoolName() != "" || p.Active(0) {
 			t.Errorf("the Lease is %q's, the pool %q", l.holder(), p.PoolName())
 		}
 		p.Program(desired(vip1, rs1)) // What was on its way comes too late.
@@ -270,7 +270,7 @@ func TestLeavingCleansUpAndWhatFailsIsTriedAgain(t *testing.T) {
 		pass(time.Second)
 		p.plan(vip1)
 		pass(5 * time.Second)
-		if !p.Active() {
+		if !p.Active(0) {
 			t.Errorf("back in the pool: %+v", p.Status())
 		}
 	})
@@ -294,7 +294,7 @@ func TestANodeWithoutIPVSTakesPartAsSoonAsItHasIt(t *testing.T) {
 		}
 		n.setIPVS(true)
 		pass(prepareRetry + time.Second)
-		if !p.Active() || p.Ready() != nil {
+		if !p.Active(0) || p.Ready() != nil {
 			t.Errorf("status = %+v, ready: %v", p.Status(), p.Ready())
 		}
 		expect(t, n.fake, desired(vip1, rs1, rs2).State) // It is not known whether it is alone.
@@ -321,7 +321,7 @@ func TestChangedSettingsReachTheNode(t *testing.T) {
 		if prepared, _ := p.node.fake.Node(); prepared.Timeouts != changed.Timeouts {
 			t.Errorf("prepared %+v", prepared)
 		}
-		if !p.Active() || !p.Announces(vip1.Addr) {
+		if !p.Active(0) || !p.Announces(vip1.Addr) {
 			t.Error("a changed setting ended the announcement")
 		}
 	})
@@ -396,18 +396,19 @@ func TestClaimsOfAVIP(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				s := &session{decision: tc.decision, since: time.Now().Add(-tc.since)}
+				g := &group{decision: tc.decision, since: time.Now().Add(-tc.since)}
+				s := &session{groups: []*group{g}}
 				claim := announce.Claim{VIP: vip1.Addr, MAC: tc.from.mac, When: time.Now()}
 				for _, first := range []bool{true, false} {
 					if got, news := s.disputes(claim, tc.from.peer); got != (tc.want != nil) || news != (got && first) {
 						t.Errorf("a conflict: %t, and news: %t", got, news)
 					}
 				}
-				if diff := cmp.Diff(tc.want, s.conflicts.present(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+				if diff := cmp.Diff(tc.want, g.conflicts.present(), cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 					t.Errorf("conflicts (-want +got):\n%s", diff)
 				}
 				time.Sleep(2 * conflictFade)
-				if s.conflicts.present() != nil || s.conflicts.fade() != (tc.want != nil) || s.conflicts.fade() {
+				if g.conflicts.present() != nil || g.conflicts.fade() != (tc.want != nil) || g.conflicts.fade() {
 					t.Error("a conflict stays for ever")
 				}
 			})

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
+	"slices"
 	"strconv"
 	"sync"
 	"testing"
@@ -19,6 +21,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 
 	"github.com/lvs-operator/lvs-operator/internal/announce"
+	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/kernel/kerneltest"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -253,11 +256,18 @@ func (n *node) Probe(_ context.Context, _ string, addr netip.Addr) (bool, error)
 	return !n.gone[addr], nil
 }
 
-// relaysTo returns where the node hands on what it does not know.
+// relaysTo returns, in order, where the node hands on what it does not know.
 func (n *node) relaysTo() []netip.Addr {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	return n.relay.To
+	return slices.Compact(slices.SortedFunc(maps.Values(n.relay.To), netip.Addr.Compare))
+}
+
+// relayOf returns where the node hands on what it does not know of a VIP.
+func (n *node) relayOf(vip netip.Addr) netip.Addr {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.relay.To[vip]
 }
 
 func (n *node) setGone(addr netip.Addr) {
@@ -290,12 +300,12 @@ type process struct {
 }
 
 // start runs a director in a bubble; dir outlives it.
-func start(t *testing.T, name string, n *node, l *leases, dir string) *process {
+func start(t *testing.T, name string, n *node, l election.Leases, dir string) *process {
 	t.Helper()
 	return startWith(t, name, n, l, dir, nil)
 }
 
-func startWith(t *testing.T, name string, n *node, l *leases, dir string, metrics *Metrics) *process {
+func startWith(t *testing.T, name string, n *node, l election.Leases, dir string, metrics *Metrics) *process {
 	t.Helper()
 	p := &process{node: n, gone: make(chan struct{}), wanted: map[netstate.Key]struct{}{}}
 	begun := time.Now()

@@ -37,7 +37,7 @@ func TestADirectorWhoseKernelRefusesAVIPHandsOver(t *testing.T) {
 		if refused := first.Status().Refused; len(refused) != 1 || refused[0].Key != vip2 {
 			t.Errorf("refused = %v", refused)
 		}
-		if l.holder() != "lb-2" || !second.Announces(vip2.Addr) || first.Active() {
+		if l.holder() != "lb-2" || !second.Announces(vip2.Addr) || first.Active(0) {
 			t.Errorf("the Lease is %q's", l.holder())
 		}
 

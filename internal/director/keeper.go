@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
-	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
@@ -179,17 +178,4 @@ func recorded(key checkpoint.Key) plan.Desired {
 		d.Unready[unready.Destination] = unready.Why
 	}
 	return d
-}
-
-// roleIn returns what a checkpoint says of the director's part in a group.
-func roleIn(c *checkpoint.Checkpoint, pool string) election.Restored {
-	if c == nil || c.Pool != pool {
-		return election.Restored{}
-	}
-	for _, g := range c.Groups {
-		if g.Group == group {
-			return election.Restored{Epoch: g.Epoch, Active: g.Active}
-		}
-	}
-	return election.Restored{}
 }

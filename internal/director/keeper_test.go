@@ -12,7 +12,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
-	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
@@ -38,7 +37,7 @@ func TestACheckpointBringsThePlanBack(t *testing.T) {
 	want.Links = []string{"veth1", "veth2"}
 	pool := Pool{
 		Name: "default", Interface: "eth0", Within: []netip.Addr{vip1.Addr}, Refresh: time.Minute, Guard: true,
-		Timeouts: netstate.Timeouts{TCP: time.Minute},
+		Timeouts: netstate.Timeouts{TCP: time.Minute}, Groups: 3,
 	}
 	dir := t.TempDir()
 	k := &keeper{dir: dir, log: slog.New(slog.DiscardHandler), snapshot: func() checkpoint.Checkpoint {
@@ -46,7 +45,7 @@ func TestACheckpointBringsThePlanBack(t *testing.T) {
 			Pool: pool.Name, NodeName: "lb-1", Within: pool.Within, Refresh: pool.Refresh,
 			Node:   netstate.Node{Interface: pool.Interface, Guard: pool.Guard, Timeouts: pool.Timeouts},
 			Keys:   []checkpoint.Key{record(want)},
-			Groups: []checkpoint.Group{{Group: group, Epoch: 7, Active: true}},
+			Groups: []checkpoint.Group{{Group: 2, Epoch: 7, Active: true, Previous: "lb-9"}}, Election: checkpoint.Election{Groups: pool.Groups},
 		}
 	}}
 	if k.load() != nil {
@@ -70,11 +69,20 @@ func TestACheckpointBringsThePlanBack(t *testing.T) {
 	if diff := cmp.Diff(pool, poolIn(*got), addr); diff != "" || !pool.equal(poolIn(*got)) {
 		t.Errorf("pool (-want +got):\n%s", diff)
 	}
-	if role := roleIn(got, "default"); role != (election.Restored{Epoch: 7, Active: true}) {
-		t.Errorf("role = %+v", role)
-	}
-	if role := roleIn(got, "another"); role != (election.Restored{}) {
-		t.Errorf("role in another pool = %+v", role)
+	part := checkpoint.Group{Group: 2, Epoch: 7, Active: true, Previous: "lb-9"}
+	for name, tc := range map[string]struct {
+		pool   Pool
+		number int
+		want   checkpoint.Group
+	}{
+		"in the group":                      {pool, 2, part},
+		"in another group":                  {pool, 1, checkpoint.Group{}},
+		"in another pool":                   {Pool{Name: "another", Groups: 3}, 2, checkpoint.Group{}},
+		"in one with another cut of groups": {Pool{Name: "default", Groups: 4}, 2, checkpoint.Group{}},
+	} {
+		if got := partIn(got, tc.pool, tc.number); got != tc.want {
+			t.Errorf("part %s = %+v, want %+v", name, got, tc.want)
+		}
 	}
 
 	if err := RemoveCheckpoints(dir); err != nil {

@@ -69,7 +69,6 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "1 while packets of unknown connections go to the director that had the group before.",
 		}, []string{"group"}),
 	}
-	m.active.WithLabelValues(strconv.Itoa(group)).Set(0)
 	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying)
 	return m
 }
@@ -98,6 +97,19 @@ func (m *Metrics) role(group string, announcing bool, reason string) {
 	}
 	m.active.WithLabelValues(group).Set(number(announcing))
 	m.transitions.WithLabelValues(reason).Inc()
+}
+
+// groups begins to tell of so many groups, of none of which the director is active.
+func (m *Metrics) groups(count int) {
+	if m == nil {
+		return
+	}
+	m.active.Reset()
+	m.renewed.Reset()
+	m.relaying.Reset()
+	for number := range count {
+		m.active.WithLabelValues(strconv.Itoa(number)).Set(0)
+	}
 }
 
 func (m *Metrics) heardClaim() {

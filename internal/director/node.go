@@ -287,15 +287,16 @@ func (s *session) hear(claim announce.Claim, announcer defender) {
 func (s *session) disputes(claim announce.Claim, from Peer) (disputed, news bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	g := s.of(claim.VIP)
 	switch {
-	case !s.decision.Announce:
+	case !g.decision.Announce:
 		return false, false
-	case from.Node != "" && (!s.decision.Confirmed || time.Since(s.since) < peersFade):
+	case from.Node != "" && (!g.decision.Confirmed || time.Since(g.since) < peersFade):
 		return false, false
 	case from.dead():
-		return true, s.conflicts.add(claim, from.Node)
+		return true, g.conflicts.add(claim, from.Node)
 	default:
-		return true, s.conflicts.add(claim, "")
+		return true, g.conflicts.add(claim, "")
 	}
 }
 

@@ -36,13 +36,13 @@ func TestAHolderThatStoodStillDoesNotSayThatItIsStandby(t *testing.T) {
 				l.setSlow(slow)
 				p.sleep(5 * time.Second)
 				pass(100 * time.Millisecond)
-				if p.Active() {
+				if p.Active(0) {
 					t.Fatal("it announces before it knows whether the Lease is another's")
 				}
 				changes := p.changes()
 				pending, standby := watchRole(p, 5*time.Second)
-				if !p.Active() || standby > 0 || pending == 0 || pending > 2500*time.Millisecond {
-					t.Errorf("active: %t, pending for %s, said for %s that it was not active", p.Active(), pending, standby)
+				if !p.Active(0) || standby > 0 || pending == 0 || pending > 2500*time.Millisecond {
+					t.Errorf("active: %t, pending for %s, said for %s that it was not active", p.Active(0), pending, standby)
 				}
 				if p.changes() == changes {
 					t.Error("nobody was told that it is active still")
@@ -93,8 +93,8 @@ func TestAHolderThatIsStartedAgainNeverSaysThatItIsStandby(t *testing.T) {
 		second := start(t, "lb-1", first.node, l, dir)
 		second.Join(pool())
 		pending, standby := watchRole(second, 5*time.Second)
-		if !second.Active() || standby > 0 || pending == 0 {
-			t.Errorf("active: %t, pending for %s, said for %s that it was not active", second.Active(), pending, standby)
+		if !second.Active(0) || standby > 0 || pending == 0 {
+			t.Errorf("active: %t, pending for %s, said for %s that it was not active", second.Active(0), pending, standby)
 		}
 	})
 }
@@ -135,12 +135,12 @@ func TestADirectorThatJustWokeSaysNothing(t *testing.T) {
 		p := active(t, &leases{}, t.TempDir())
 		// Nobody has decided since.
 		p.sleep(LeaseDuration)
-		if epoch, _ := p.Term(); epoch != 0 || p.Active() || !p.Status().RolePending {
-			t.Errorf("in term %d, active: %t, and pending: %t", epoch, p.Active(), p.Status().RolePending)
+		if epoch, _ := p.Term(0); epoch != 0 || p.Active(0) || !p.Status().RolePending {
+			t.Errorf("in term %d, active: %t, and pending: %t", epoch, p.Active(0), p.Status().RolePending)
 		}
 		pass(time.Second)
-		if epoch, _ := p.Term(); epoch == 0 || !p.Active() || p.Status().RolePending {
-			t.Errorf("a second later in term %d, active: %t, and pending: %t", epoch, p.Active(), p.Status().RolePending)
+		if epoch, _ := p.Term(0); epoch == 0 || !p.Active(0) || p.Status().RolePending {
+			t.Errorf("a second later in term %d, active: %t, and pending: %t", epoch, p.Active(0), p.Status().RolePending)
 		}
 	})
 }
@@ -149,8 +149,9 @@ func TestTheEndOfDoubtIsNews(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		_, standby := pair(t, &leases{})
 		s := standby.present()
+		g := s.groups[0]
 		s.mu.Lock()
-		decision := s.decision
+		decision := g.decision
 		s.mu.Unlock()
 		for _, step := range []struct {
 			reason election.Reason
@@ -158,7 +159,7 @@ func TestTheEndOfDoubtIsNews(t *testing.T) {
 		}{{election.HeldByOther, 0}, {election.NotRead, 0}, {election.NotRead, 0}, {election.HeldByOther, 1}, {election.HeldByOther, 0}} {
 			decision.Reason = step.reason
 			before := standby.changes()
-			if s.decided(decision); standby.changes()-before != step.news {
+			if g.decide(decision); standby.changes()-before != step.news {
 				t.Errorf("%s: told %d times, want %d", step.reason, standby.changes()-before, step.news)
 			}
 		}

@@ -23,12 +23,21 @@ type Pool struct {
 	// Election is how its directors decide who serves. A LeaseDuration of 0 is
 	// LeaseDuration.
 	Election election.Settings
+	// Groups is how many groups its VIPs are divided into; 0 is one.
+	Groups   int
 	Guard    bool
 	Timeouts netstate.Timeouts
 }
 
+// groups is how many groups the pool has, at least one.
+func (p Pool) groups() int { return min(max(p.Groups, 1), election.MaxGroups) }
+
+// is says whether q is the same pool, with whatever settings. One with another
+// number of groups was made anew.
+func (p Pool) is(q Pool) bool { return p.Name == q.Name && p.groups() == q.groups() }
+
 func (p Pool) equal(q Pool) bool {
-	return p.Name == q.Name && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard && p.Election == q.Election &&
+	return p.is(q) && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard && p.Election == q.Election &&
 		p.Timeouts == q.Timeouts && fmt.Sprint(p.Within) == fmt.Sprint(q.Within)
 }
 
@@ -36,7 +45,7 @@ func (p Pool) equal(q Pool) bool {
 func poolIn(c checkpoint.Checkpoint) Pool {
 	return Pool{
 		Name: c.Pool, Interface: c.Node.Interface, Within: c.Within, Refresh: c.Refresh,
-		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts,
+		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts, Groups: c.Election.Groups,
 		Election: election.Settings{
 			LeaseDuration: c.Election.LeaseDuration,
 			Preemption:    election.Preemption{Never: c.Election.NeverPreempt, Delay: c.Election.PreemptionDelay},

@@ -8,11 +8,14 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
 var (
 	first4, second4 = netip.MustParseAddr("192.168.11.11"), netip.MustParseAddr("192.168.11.12")
 	first6          = netip.MustParseAddr("fd00:11::11")
+	vip6            = netstate.Key{Addr: netip.MustParseAddr("fd00:11::200")}
 )
 
 // knownTo tells a director of the other of two.
@@ -39,15 +42,16 @@ func wantRelay(t *testing.T, when string, n *node, want ...netip.Addr) {
 func TestUnknownConnectionsGoToTheDirectorBefore(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &leases{}
-		key := vip1
 		n1, n2, dir := newNode(11), newNode(12), t.TempDir()
 		one := start(t, "lb-1", n1, l, t.TempDir())
 		one.Join(pool())
-		one.plan(key)
+		one.plan(vip1)
+		one.Program(desired(vip6, first6))
 		pass(5 * time.Second)
 		two := start(t, "lb-2", n2, l, dir)
 		two.Join(pool())
-		two.plan(key)
+		two.plan(vip1)
+		two.Program(desired(vip6, first6))
 		knownTo(one, lb2())
 		knownTo(two, lb1())
 		pass(15 * time.Second)
@@ -74,7 +78,8 @@ func TestUnknownConnectionsGoToTheDirectorBefore(t *testing.T) {
 		n2.relay.To = nil
 		two = start(t, "lb-2", n2, l, dir)
 		two.Join(pool())
-		two.plan(key)
+		two.plan(vip1)
+		two.Program(desired(vip6, first6))
 		two.SetPeers(Rank{}, []Peer{lb1()})
 		pass(5 * time.Second)
 		wantRelay(t, "after a restart", n2, first4, first6)
@@ -88,15 +93,16 @@ func TestUnknownConnectionsGoToTheDirectorBefore(t *testing.T) {
 func TestADirectorThatLeftThePoolIsSentNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := &leases{}
-		key := vip1
 		one := start(t, "lb-1", newNode(11), l, t.TempDir())
 		one.Join(pool())
-		one.plan(key)
+		one.plan(vip1)
+		one.Program(desired(vip6, first6))
 		pass(5 * time.Second)
 		n2 := newNode(12)
 		two := start(t, "lb-2", n2, l, t.TempDir())
 		two.Join(pool())
-		two.plan(key)
+		two.plan(vip1)
+		two.Program(desired(vip6, first6))
 		knownTo(one, lb2())
 		knownTo(two, lb1())
 		pass(2 * time.Second)

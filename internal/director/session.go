@@ -1,7 +1,6 @@
 package director
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -17,11 +16,8 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
-// group is the only group of a pool: all its VIPs move together.
-const group = 0
-
-// How long a director that leaves waits for its Lease to be given up, and, if
-// there is a peer to take it, for that one to be heard.
+// How long a director that leaves waits for its Leases to be given up, and, if
+// there is a peer to take them, for that one to be heard.
 const (
 	releasePatience  = 2 * time.Second
 	handoverPatience = 10 * time.Second
@@ -43,14 +39,15 @@ const (
 // ErrKubeProxyIPVS says that kube-proxy's ipvs mode runs on the node.
 var ErrKubeProxyIPVS = errors.New("kube-proxy runs in ipvs mode here and would delete the services")
 
-// session is a director's membership in one pool: its Lease, its announcer and
-// the preparation of its node.
+// session is a director's membership in one pool: its part in the groups, its
+// announcer and the preparation of its node.
 type session struct {
-	d       *Director
-	name    string
-	fence   *announce.Fence
-	elector *election.Elector
-	ended   chan struct{}
+	d     *Director
+	name  string
+	fence *announce.Fence
+	// groups are those of the pool, by their numbers.
+	groups []*group
+	ended  chan struct{}
 	// nudge asks for a look at what is announced, reconfigured says that the
 	// pool's settings changed, relinked that the links may have by which real
 	// servers are reached.
@@ -71,13 +68,7 @@ type session struct {
 	pool      Pool
 	announcer *announce.Announcer
 	announced []netip.Addr
-	decision  election.Decision
-	since     time.Time
-	// pendingSince is since when the decision has been pending; zero if it is not.
-	pendingSince time.Time
-	term         term
-	last         *Transition
-	waiting      Waiting
+	waiting   Waiting
 	// refused are the keys that the kernel has refused for a while, if VIPs can be
 	// served here at all.
 	refused []Failure
@@ -86,26 +77,15 @@ type session struct {
 	// announcement interface.
 	links []string
 	// told is what IPVS was told of connections in their middle; nil if nothing yet.
-	told      *netstate.Sloppy
-	conflicts conflicts
-	relay     relay
-	naming    naming
+	told   *netstate.Sloppy
+	relay  relay
+	naming naming
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
 	// programmed says that all that was to be served has been in the kernel since
 	// VIPs can be served here. What is added later takes its moment, and does not
 	// make a director that serves the others one that cannot.
 	programmed bool
-	// owed says that the Lease was this director's when it left the pool, and
-	// could not be given up.
-	owed bool
-}
-
-// term is the time for which the Lease is this director's; zero if it is not, or
-// if nobody knows.
-type term struct {
-	epoch int64
-	since time.Time
 }
 
 // nodeState is what the session knows of its node.
@@ -143,6 +123,7 @@ const (
 
 // Transition is a change between active and standby.
 type Transition struct {
+	Group  int
 	Active bool
 	Reason string
 	At     time.Time
@@ -154,7 +135,6 @@ type Transition struct {
 var ErrPending = errors.New("the node has not been prepared yet")
 
 func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *session {
-	role := roleIn(restored, pool.Name)
 	s := &session{
 		d:            d,
 		name:         pool.Name,
@@ -169,42 +149,26 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
 		links:        linksIn(restored, pool.Name),
-		decision:     election.Decision{Epoch: role.Epoch},
-		pendingSince: time.Now(),
-		relay:        relay{previous: previousIn(restored, pool.Name)},
 	}
-	s.elector = election.New(election.Options{
-		Leases:     d.cfg.Leases,
-		Namespace:  d.cfg.Namespace,
-		Name:       election.LeaseName(pool.Name, group),
-		Node:       d.cfg.Node,
-		Instance:   d.cfg.Instance,
-		Settings:   settings(pool),
-		Restored:   role,
-		Now:        s.now,
-		OnDecision: s.decided,
-		OnRole:     s.changedRole,
-	})
+	for number := range pool.groups() {
+		s.groups = append(s.groups, newGroup(s, number, restored))
+	}
+	d.cfg.Metrics.groups(len(s.groups))
 	return s
 }
 
-// settings are the pool's for the election.
-func settings(pool Pool) election.Settings {
-	s := pool.Election
-	s.LeaseDuration = cmp.Or(s.LeaseDuration, LeaseDuration)
-	return s
-}
-
-// now is the elector's clock. It goes on while the machine is suspended, and a
+// now is the electors' clock. It goes on while the machine is suspended, and a
 // time can be read back as one of the fence's.
 func (s *session) now() time.Time { return s.started.Add(s.fence.Now() - s.startedBoot) }
 
-// run serves the pool until ctx ends; then the Lease is given up.
+// run serves the pool until ctx ends; then the Leases are given up.
 func (s *session) run(ctx context.Context) {
 	s.d.worker.Block(ErrPending)
 	working, end := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
-	running.Go(func() { s.elector.Run(working) })
+	for _, g := range s.groups {
+		running.Go(func() { g.elector.Run(working) })
+	}
 	running.Go(func() { s.judge(working) })
 	running.Go(func() { s.onInterfaces(working) })
 	<-ctx.Done()
@@ -213,36 +177,44 @@ func (s *session) run(ctx context.Context) {
 	running.Wait()
 }
 
-// yield gives the Lease up. If that fails it is still this director's, and the
-// next process has to know, in case the API server stays away: so the checkpoint
-// says that the group is.
+// yield gives the Leases up, all at once. If that fails one is still this
+// director's, and the next process has to know, in case the API server stays away:
+// so the checkpoint says that the group is.
 func (s *session) yield(ctx context.Context) {
-	s.mu.Lock()
-	s.owed = s.decision.Announce
-	s.mu.Unlock()
 	patience := releasePatience
 	if slices.ContainsFunc(s.d.electorate(), func(p election.Peer) bool { return p.Candidate }) {
 		patience = handoverPatience
 	}
 	ctx, done := context.WithTimeout(ctx, patience)
 	defer done()
-	if err := s.elector.Yield(ctx); err != nil {
-		s.d.cfg.Log.Warn("Leaving the pool without having given up its Lease", "pool", s.name, "error", err)
-		return
+	var yielding sync.WaitGroup
+	for _, g := range s.groups {
+		s.mu.Lock()
+		g.owed = g.decision.Announce
+		s.mu.Unlock()
+		yielding.Go(func() {
+			if err := g.elector.Yield(ctx); err != nil {
+				s.d.cfg.Log.Warn("Leaving the pool without having given up a Lease", "pool", s.name, "group", g.number, "error", err)
+				return
+			}
+			s.mu.Lock()
+			g.owed = false
+			s.mu.Unlock()
+		})
 	}
-	s.mu.Lock()
-	s.owed = false
-	s.mu.Unlock()
+	yielding.Wait()
 	s.d.store.changed()
 }
 
-// part returns the director's part in the group, for the checkpoint.
-func (s *session) part() checkpoint.Group {
+// parts returns the director's part in each group, for the checkpoint.
+func (s *session) parts() []checkpoint.Group {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return checkpoint.Group{
-		Group: group, Epoch: s.decision.Epoch, Active: s.decision.Announce || s.owed, Previous: s.relay.previous,
+	var parts []checkpoint.Group
+	for _, g := range s.groups {
+		parts = append(parts, g.part())
 	}
+	return parts
 }
 
 // onInterfaces works on one announcement interface after the other, as the
@@ -263,7 +235,9 @@ func (s *session) onInterfaces(ctx context.Context) {
 
 // configure hands new settings of the pool to the session.
 func (s *session) configure(pool Pool) {
-	s.elector.Configure(settings(pool))
+	for _, g := range s.groups {
+		g.elector.Configure(settings(pool))
+	}
 	s.mu.Lock()
 	before := s.pool
 	s.pool = pool
@@ -296,12 +270,14 @@ func (s *session) judge(ctx context.Context) {
 		if s.node.err != nil {
 			refused = nil
 		}
-		faded := s.conflicts.fade()
+		faded := false
+		for _, g := range s.groups {
+			faded = g.conflicts.fade() || faded
+		}
 		changed := s.waiting != waiting || faded || fmt.Sprint(s.refused) != fmt.Sprint(refused)
 		s.waiting, s.refused = waiting, refused
 		s.mu.Unlock()
-		s.elector.SetPeers(s.d.electorate())
-		s.elector.SetStanding(s.standing(waiting))
+		s.takePart(waiting)
 		s.announce()
 		s.answer()
 		s.nameDirectors(ctx)
@@ -324,31 +300,15 @@ func (s *session) judge(ctx context.Context) {
 	}
 }
 
-// measure keeps the metrics of the Lease.
+// measure keeps the metrics of the Leases.
 func (s *session) measure() {
-	renewed := s.elector.Status().RenewSent
-	if !renewed.IsZero() {
-		renewed = time.Now().Add(renewed.Sub(s.now()))
-	}
-	s.mu.Lock()
-	relaying := s.relay.set != nil && len(s.relay.set.To) > 0
-	s.mu.Unlock()
-	s.d.cfg.Metrics.lease(fmt.Sprint(group), renewed, relaying)
-}
-
-// standing is how this director stands in the election. A holder whose link is
-// down, or whose kernel refuses all, is unfit; one that has yet to find out is
-// not. One whose kernel refuses some of the VIPs is impaired.
-func (s *session) standing(waiting Waiting) election.Standing {
-	s.mu.Lock()
-	node, impaired := s.node, len(s.refused) > 0
-	s.mu.Unlock()
-	refused := node.err != nil && !errors.Is(node.err, ErrPending)
-	down := node.link.Exists() && (!node.link.Up || !node.link.Running)
-	rank := s.d.ownRank()
-	return election.Standing{
-		Candidate: waiting == Waiting{}, Unfit: refused || down || node.refused != nil,
-		Impaired: impaired, Cordoned: rank.Cordoned, Priority: rank.Priority,
+	relaying := s.relaying()
+	for _, g := range s.groups {
+		renewed := g.elector.Status().RenewSent
+		if !renewed.IsZero() {
+			renewed = time.Now().Add(renewed.Sub(s.now()))
+		}
+		s.d.cfg.Metrics.lease(fmt.Sprint(g.number), renewed, relaying[g])
 	}
 }
 
@@ -384,76 +344,6 @@ func (s *session) whyNoCandidate() Waiting {
 	}
 }
 
-// decided carries out a decision of the elector: it is called after each, at
-// least every 50 ms.
-func (s *session) decided(decision election.Decision) {
-	s.mu.Lock()
-	changed := decision.Announce != s.decision.Announce
-	told := decision.Epoch != s.decision.Epoch || decision.Confirmed != s.decision.Confirmed
-	s.decision = decision
-	settled := s.pend(decision.Pending())
-	followed := s.relay.follow(decision.Holder, s.d.cfg.Node, decision.Announce)
-	if changed {
-		s.since, s.conflicts = time.Now(), conflicts{}
-		s.relay.first, s.relay.probed = true, time.Time{}
-	}
-	if held := decision.Announce && decision.Confirmed; !held {
-		s.term = term{}
-	} else if s.term.epoch != decision.Epoch {
-		s.term = term{decision.Epoch, time.Now()}
-	}
-	s.mu.Unlock()
-	if changed {
-		s.announce()
-	}
-	if changed || followed {
-		s.refresh()
-	}
-	s.fence.Beat(s.startedBoot + decision.At.Sub(s.started))
-	if changed || told || followed || settled {
-		s.d.store.changed()
-		s.d.cfg.Changed(netstate.Key{})
-	}
-}
-
-// pend notes whether the decision is pending, and says whether it is no more. s.mu
-// is held.
-func (s *session) pend(pending bool) (settled bool) {
-	switch {
-	case !pending:
-		settled = !s.pendingSince.IsZero()
-		s.pendingSince = time.Time{}
-	case s.pendingSince.IsZero():
-		s.pendingSince = time.Now()
-	}
-	return settled
-}
-
-// awake says whether the last decision is young enough to go by. While a process
-// stands still it is not, and whoever asks first when it wakes must not be told that
-// the director is active. s.mu is held.
-func (s *session) awake() bool {
-	return s.now().Sub(s.decision.At) < settings(s.pool).LeaseDuration
-}
-
-// changedRole notes a change of role.
-func (s *session) changedRole(change election.RoleChange) {
-	s.transition(Transition{Active: change.Active, Reason: string(change.Reason), At: time.Now(), Gap: change.Gap})
-}
-
-// transition notes a change of role.
-func (s *session) transition(t Transition) {
-	s.d.cfg.Metrics.role(fmt.Sprint(group), t.Active, t.Reason)
-	s.d.cfg.Log.Info("Changed role", "pool", s.name, "group", group, "active", t.Active, "reason", t.Reason, "gap", t.Gap)
-	s.mu.Lock()
-	s.last = &t
-	s.mu.Unlock()
-	s.d.cfg.Changed(netstate.Key{})
-	for _, key := range s.d.worker.Served() {
-		s.d.cfg.Changed(key)
-	}
-}
-
 // announce brings the announcer to what is decided and in the kernel.
 func (s *session) announce() {
 	s.mu.Lock()
@@ -461,42 +351,55 @@ func (s *session) announce() {
 	if s.announcer == nil {
 		return
 	}
-	var all []netip.Addr
+	var all, active []netip.Addr
 	for _, key := range s.d.worker.Announceable() {
-		if key.Addr.IsValid() {
-			all = append(all, key.Addr)
+		if !key.Addr.IsValid() {
+			continue
+		}
+		all = append(all, key.Addr)
+		if s.of(key.Addr).decision.Announce {
+			active = append(active, key.Addr)
 		}
 	}
 	s.announcer.SetVIPs(all)
 	s.announcer.SetOwn(s.d.ownAddresses(s.node.link))
-	if !s.decision.Announce {
-		all = nil
+	s.announcer.SetActive(active)
+	if slices.Equal(active, s.announced) {
+		return
 	}
-	s.announcer.SetActive(all)
-	if !slices.Equal(all, s.announced) {
-		s.announced = all
-		s.d.cfg.Changed(netstate.Key{})
-		for _, addr := range all {
+	before := s.announced
+	s.announced = active
+	s.d.cfg.Changed(netstate.Key{})
+	for _, addr := range active {
+		if !slices.Contains(before, addr) {
 			s.d.cfg.Changed(netstate.Key{Addr: addr})
 		}
 	}
 }
 
-// answer lets the kernel answer for the VIPs while no other director could.
-// A crash gives no warning, so it does as soon as the director is alone. What an
-// earlier process left is taken away once there is company, or another
-// director holds the Lease, and not because this one has yet to find out.
+// answer lets the kernel answer for the VIPs that are this director's while no
+// other director could take them. A crash gives no warning, so it does as soon as
+// the director is alone. What an earlier process left is taken away once there is
+// company, or another director holds the Lease, and not because this one has yet to
+// find out.
 func (s *session) answer() {
 	company := s.d.company()
 	s.mu.Lock()
-	decision, link, served := s.decision, s.node.link.Name, s.node.err == nil
-	s.mu.Unlock()
-	switch {
-	case company == accompanied || decision.Reason == election.HeldByOther || decision.Reason == election.Expired:
-		s.d.worker.Answer("")
-	case company == alone && decision.Announce && served && link != "":
-		s.d.worker.Answer(link)
+	link, served := s.node.link.Name, s.node.err == nil
+	how := answers{groups: len(s.groups)}
+	for _, g := range s.groups {
+		reason := g.decision.Reason
+		switch {
+		case company == accompanied || reason == election.HeldByOther || reason == election.Expired:
+			how.decided = how.decided.with(g.number)
+		case company == alone && g.decision.Announce && served && link != "":
+			how.decided, how.on, how.link = how.decided.with(g.number), how.on.with(g.number), link
+		}
 	}
-	_, _, _, answers := s.d.worker.Counts()
-	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), s.d.worker.QuorumsLost(), answers)
+	s.mu.Unlock()
+	if how.decided != 0 {
+		s.d.worker.Answer(how)
+	}
+	_, _, _, answering := s.d.worker.Counts()
+	s.d.cfg.Metrics.serving(len(s.d.worker.Announceable()), s.d.worker.QuorumsLost(), answering)
 }

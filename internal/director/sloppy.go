@@ -1,6 +1,8 @@
 package director
 
 import (
+	"slices"
+
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
@@ -71,11 +73,11 @@ const (
 )
 
 // relaying says whether the relay is wanted and in place: only then may IPVS let
-// through what it does not know. Guard says that there is a guard to do it. s.mu is
-// held.
-func (r *relay) relaying(wanted kernel.Relay, guard bool) relaying {
+// through what it does not know. Known says that there was a director before, guard
+// that there is a guard to do it. s.mu is held.
+func (r *relay) relaying(wanted kernel.Relay, known, guard bool) relaying {
 	switch {
-	case !guard || r.previous == "":
+	case !guard || !known:
 		return handsNothingOn
 	case r.set == nil && r.problem == "":
 		return undecided
@@ -93,13 +95,14 @@ func (s *session) sloppy() (want *netstate.Sloppy, told bool) {
 		return nil, true
 	}
 	m := s.d.worker.mix()
-	s.mu.Lock()
-	link, previous, lost := s.node.link.Name, s.relay.previous, s.relay.lost
-	s.mu.Unlock()
-	wanted := s.d.relayTo(link, previous, lost)
+	wanted, decided := s.relayed()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	want = m.sloppy(s.relay.relaying(wanted, s.pool.Guard))
+	if !decided && s.relay.set != nil {
+		wanted = *s.relay.set
+	}
+	known := slices.ContainsFunc(s.groups, func(g *group) bool { return g.previous != "" })
+	want = m.sloppy(s.relay.relaying(wanted, known, s.pool.Guard))
 	if s.told == nil {
 		return want, want == nil || *want == netstate.Sloppy{}
 	}

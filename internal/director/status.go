@@ -34,27 +34,37 @@ type Status struct {
 	Refused []Failure
 	// Waiting is why it should not become active.
 	Waiting Waiting
-	// Announcing says that it is active, Since when, in which Epoch.
+	// Announcing says that it is active for at least one group; Active are these, in
+	// order, of so many as Groups.
 	Announcing bool
-	// RolePending says that it is not active for no other reason than that it has
-	// yet to find out whether it still is, which takes a moment. It says so for
-	// pendingPatience at most.
+	Active     []ActiveGroup
+	Groups     int
+	// RolePending says that it is not active for a group for no other reason than
+	// that it has yet to find out whether it still is, which takes a moment. It says
+	// so for pendingPatience at most.
 	RolePending bool
-	Since       time.Time
-	Epoch       int64
 	// Programmed says that all that is to be served has been in the kernel since
 	// the node can serve VIPs.
 	Programmed bool
-	// APIReachable says that the API server answers for the Lease.
+	// APIReachable says that the API server answers for the Leases, or for one.
 	APIReachable bool
 	// KernelAnswers says that the kernel answers for the VIPs.
 	KernelAnswers bool
 	// Conflicts are the claims of late by others, in order.
 	Conflicts []Conflict
-	// Last is the last change between active and standby, nil if there was none.
-	Last *Transition
+	// Last is the last change between active and standby, nil if there was none;
+	// Transitions the last one of each group that had one.
+	Last        *Transition
+	Transitions []Transition
 	// VIPs, Services and Destinations in the kernel.
 	VIPs, Services, Destinations int
+}
+
+// ActiveGroup is a group that a director is active for: since when, in which Epoch.
+type ActiveGroup struct {
+	Group int
+	Epoch int64
+	Since time.Time
 }
 
 // Status returns how the director is.
@@ -69,8 +79,10 @@ func (d *Director) Status() Status {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	pending := !s.pendingSince.IsZero() && time.Since(s.pendingSince) < pendingPatience
-	status.RolePending = pending || s.decision.Announce && !s.awake()
+	for _, g := range s.groups {
+		g.describe(&status)
+	}
+	status.Announcing, status.Groups = len(status.Active) > 0, len(s.groups)
 	status.Pool, status.Programmed = s.name, s.programmed
 	status.Link, status.Facts, status.Err = s.node.link, s.node.facts, s.node.err
 	status.Address = d.sourceOf(s.node.link, netip.Addr.Is4)
@@ -82,10 +94,25 @@ func (d *Director) Status() Status {
 		status.Address = d.sourceOf(s.node.link, netip.Addr.Is6)
 	}
 	status.Refused = s.refused
-	status.Waiting, status.Announcing, status.Since = s.waiting, s.decision.Announce, s.since
-	status.Epoch, status.Last, status.Conflicts = s.decision.Epoch, s.last, s.conflicts.present()
-	status.APIReachable = s.elector.APIReachable()
+	status.Waiting = s.waiting
 	return status
+}
+
+// describe adds what there is to say of a group. The session's mu is held.
+func (g *group) describe(status *Status) {
+	pending := !g.pendingSince.IsZero() && time.Since(g.pendingSince) < pendingPatience
+	status.RolePending = status.RolePending || pending || g.decision.Announce && !g.awake()
+	if g.decision.Announce {
+		status.Active = append(status.Active, ActiveGroup{g.number, g.decision.Epoch, g.since})
+	}
+	if g.last != nil {
+		status.Transitions = append(status.Transitions, *g.last)
+		if status.Last == nil || status.Last.At.Before(g.last.At) {
+			status.Last = g.last
+		}
+	}
+	status.Conflicts = append(status.Conflicts, g.conflicts.present()...)
+	status.APIReachable = status.APIReachable || g.elector.APIReachable()
 }
 
 // Counts returns how much the worker knows to be in the kernel, and whether
@@ -131,34 +158,69 @@ func (d *Director) Alive() error {
 	return nil
 }
 
-// Active says whether the director announces its group.
-func (d *Director) Active() bool {
-	s := d.present()
-	if s == nil {
-		return false
+// Group returns the group of the pool that a VIP is in.
+func (d *Director) Group(vip netip.Addr) int {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.pool == nil {
+		return 0
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.decision.Announce && s.awake()
+	return election.GroupOf(vip, d.pool.groups())
 }
 
-// Term returns the epoch in which the group's Lease is this director's, and since
+// Active says whether the director announces a group.
+func (d *Director) Active(group int) bool {
+	roles := d.Roles()
+	return group < len(roles) && roles[group].Active
+}
+
+// Term returns the epoch in which a group's Lease is this director's, and since
 // when; 0 if it is not, or not known to be.
-func (d *Director) Term() (epoch int64, since time.Time) {
+func (d *Director) Term(group int) (epoch int64, since time.Time) {
+	roles := d.Roles()
+	if group >= len(roles) {
+		return 0, time.Time{}
+	}
+	return roles[group].Term, roles[group].TermSince
+}
+
+// Role is how things stand with a group.
+type Role struct {
+	// Active says that this director announces it.
+	Active bool
+	// Term is the epoch in which the group's Lease is this director's, TermSince since
+	// when it is; 0 if it is not, or not known to be.
+	Term      int64
+	TermSince time.Time
+	// Holder is the node that the Lease names, empty if none or if it is not known,
+	// Epoch that of the Lease, and HeldSince since when this director has known.
+	Holder    string
+	Epoch     int64
+	HeldSince time.Time
+}
+
+// Roles returns how things stand with each group of the pool; nothing without a
+// pool.
+func (d *Director) Roles() []Role {
 	s := d.present()
 	if s == nil {
-		return 0, time.Time{}
+		return nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if !s.awake() {
-		return 0, time.Time{}
+	var roles []Role
+	for _, g := range s.groups {
+		role := Role{Holder: g.holding.node, Epoch: g.holding.epoch, HeldSince: g.holding.since}
+		if g.awake() {
+			role.Active, role.Term, role.TermSince = g.decision.Announce, g.term.epoch, g.term.since
+		}
+		roles = append(roles, role)
 	}
-	return s.term.epoch, s.term.since
+	return roles
 }
 
 // Announces says whether this director announces the VIP, now or within a moment:
-// it is active, and the VIP is in its kernel.
+// it is active for its group, and the VIP is in its kernel.
 func (d *Director) Announces(vip netip.Addr) bool {
 	s := d.present()
 	if s == nil {
@@ -166,7 +228,7 @@ func (d *Director) Announces(vip netip.Addr) bool {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.announcer != nil && s.decision.Announce && d.worker.announceable(netstate.Key{Addr: vip})
+	return s.announcer != nil && s.of(vip).decision.Announce && d.worker.announceable(netstate.Key{Addr: vip})
 }
 
 // present returns the session that runs, nil if there is none.

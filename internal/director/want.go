@@ -1,20 +1,46 @@
 package director
 
 import (
+	"cmp"
 	"maps"
 	"time"
 
+	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
 )
 
-// answers says whether the kernel is to answer for the VIPs itself.
+// answers says for which VIPs the kernel is to answer itself.
 type answers struct {
-	// decided is false until somebody has said; what the kernel does then is left
-	// as an earlier process had it.
-	decided bool
-	// link is the interface that it answers on, or empty.
+	// groups is how many groups the VIPs are divided into.
+	groups int
+	// decided are the groups of which somebody has said so; for the others what the
+	// kernel does is left as an earlier process had it. On are those for which it is
+	// to answer.
+	decided, on groupSet
+	// link is the interface that it answers on, if for any.
 	link string
+}
+
+// groupSet is a set of groups.
+type groupSet uint32
+
+func (s groupSet) with(group int) groupSet { return s | 1<<group }
+
+func (s groupSet) has(group int) bool { return s>>group&1 != 0 }
+
+// after returns what is decided when this is said after before.
+func (a answers) after(before answers) answers {
+	if before.groups != a.groups {
+		return a
+	}
+	a.on |= before.on &^ a.decided
+	a.decided |= before.decided
+	a.link = cmp.Or(a.link, before.link)
+	if a.on == 0 {
+		a.link = ""
+	}
+	return a
 }
 
 // permits says whether an operation may be done: a plan that the API has not
@@ -63,13 +89,14 @@ func (w *Worker) want(job *entry, have netstate.Observation, how answers) (netst
 func (a answers) in(want, have netstate.State) netstate.State {
 	addresses := maps.Clone(want.Addresses)
 	for vip := range want.Addresses {
-		if a.link != "" {
+		if a.on.has(election.GroupOf(vip.Addr, a.groups)) {
 			addresses[netstate.AddressKey{Link: a.link, Addr: vip.Addr}] = netstate.Address{}
 		}
 	}
 	for address, value := range have.Addresses {
 		_, stays := want.Addresses[netstate.AddressKey{Link: netstate.DummyLink, Addr: address.Addr}]
-		if !a.decided && stays && address.Link != netstate.DummyLink {
+		decided := a.decided.has(election.GroupOf(address.Addr, a.groups))
+		if !decided && stays && address.Link != netstate.DummyLink {
 			addresses[address] = value
 		}
 	}

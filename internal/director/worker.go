@@ -256,12 +256,13 @@ func (w *Worker) Leave(key netstate.Key) {
 	w.changed(key)
 }
 
-// Answer makes the kernel answer for every VIP on the interface, or, with an
-// empty name, no more. Until it is called what is in the kernel stays.
-func (w *Worker) Answer(link string) {
+// Answer makes the kernel answer for the VIPs of some groups on an interface, and
+// for those of others no more. Of groups that were never decided on what is in the
+// kernel stays.
+func (w *Worker) Answer(how answers) {
 	w.mu.Lock()
 	before := w.answers
-	w.answers = answers{decided: true, link: link}
+	w.answers = how.after(before)
 	same := w.answers == before
 	w.mu.Unlock()
 	if !same {

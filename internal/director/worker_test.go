@@ -293,7 +293,7 @@ func TestABlockedWorkerChangesNothingAndGoesOnWhenUnblocked(t *testing.T) {
 		b.Block(kernel.ErrNoIPVS)
 		b.run(t)
 		b.Program(desired(vip1, rs1))
-		b.Answer("eth0")
+		b.Answer(answers{groups: 1, decided: 1, on: 1, link: "eth0"})
 		synctest.Wait()
 		if ops := b.fake.Applied(); len(ops) > 0 {
 			t.Errorf("applied %v", ops)
@@ -304,7 +304,7 @@ func TestABlockedWorkerChangesNothingAndGoesOnWhenUnblocked(t *testing.T) {
 		if !slices.Equal(b.Unready(), []netstate.Key{vip1}) {
 			t.Errorf("unready %v", b.Unready())
 		}
-		b.Answer("")
+		b.Answer(answers{groups: 1, decided: 1})
 		b.Block(nil)
 		synctest.Wait()
 		expect(t, b.fake, desired(vip1, rs1).State, desired(vip2, rs1).State)
@@ -327,7 +327,7 @@ func TestTheKernelAnswersAndNoMore(t *testing.T) {
 		expect(t, b.fake, answering.State)
 
 		b.Program(desired(vip1, rs1))
-		b.Answer("eth0")
+		b.Answer(answers{groups: 1, decided: 1, on: 1, link: "eth0"})
 		synctest.Wait()
 		both := desired(vip1, rs1)
 		both.State.Addresses[netstate.AddressKey{Link: "eth0", Addr: vip1.Addr}] = netstate.Address{}
@@ -340,7 +340,7 @@ func TestTheKernelAnswersAndNoMore(t *testing.T) {
 		b.Leave(vip1)
 		synctest.Wait()
 		expect(t, b.fake, desired(vip1, rs1).State, answering.State)
-		b.Answer("")
+		b.Answer(answers{groups: 1, decided: 1})
 		synctest.Wait()
 		expect(t, b.fake, desired(vip1, rs1).State, desired(vip2, rs1).State)
 	})
@@ -353,7 +353,7 @@ func TestAnAdoptedVIPIsAnsweredForNoMoreWhenAnotherDirectorIsActive(t *testing.T
 		b := newBench(t, leftovers(t, answering.State))
 		b.Adopt([]netstate.Key{vip1})
 		b.run(t)
-		b.Answer("")
+		b.Answer(answers{groups: 1, decided: 1})
 		synctest.Wait()
 		expect(t, b.fake, desired(vip1, rs1).State)
 	})

@@ -105,6 +105,7 @@ func (b *belief) set(now time.Time, settings Settings, standing Standing, peers 
 	b.duration, b.preemption, b.peers = settings.LeaseDuration, settings.Preemption, peers
 	b.self.Candidate, b.self.Unfit, b.self.Impaired = standing.Candidate, standing.Unfit, standing.Impaired
 	b.self.Cordoned, b.self.Priority, b.self.Terminating = standing.Cordoned, standing.Priority, terminating
+	b.self.Held, b.self.Wants = standing.Held, standing.Wants
 }
 
 // wake must be called before anything is told to the belief. If the last

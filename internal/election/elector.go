@@ -77,6 +77,8 @@ type Settings struct {
 type Standing struct {
 	Candidate, Unfit, Impaired, Cordoned bool
 	Priority                             int32
+	Held                                 int
+	Wants                                bool
 }
 
 // Status is a snapshot of an Elector.

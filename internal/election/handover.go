@@ -31,7 +31,7 @@ const (
 func (v View) successor() (node string, why Reason) {
 	candidates := slices.DeleteFunc(v.candidates(), func(p Peer) bool { return slices.Contains(v.Own.Yield.Tried, p.Node) })
 	why = v.reason(candidates)
-	if why == Preempted {
+	if why == Preempted || why == Balanced {
 		candidates = slices.DeleteFunc(candidates, func(p Peer) bool { return p.Node != v.Lease.RequestedBy })
 	}
 	if len(candidates) == 0 || why == "" {
@@ -42,7 +42,8 @@ func (v View) successor() (node string, why Reason) {
 
 // reason is why this director should hand what it holds over to one of the
 // candidates, the preferred one first, or empty. Each handover but for the first
-// two reasons is to a director that stands better, so groups never go round.
+// two reasons is to a director that stands better, or that holds less, so groups
+// never go round.
 func (v View) reason(candidates []Peer) Reason {
 	asking, known := v.peer(v.Lease.RequestedBy)
 	switch {
@@ -60,6 +61,8 @@ func (v View) reason(candidates []Peer) Reason {
 		return Cordoned
 	case known && asking.Candidate && v.preempts(asking, v.self()):
 		return Preempted
+	case known && asking.Candidate && v.relieves(asking, v.self()):
+		return Balanced
 	default:
 		return ""
 	}
@@ -98,16 +101,17 @@ func (v View) calm() time.Time {
 // when on.
 func (v View) asks() (bool, time.Time) {
 	holder, known := v.peer(v.Lease.Holder)
-	if !known || !v.preempts(v.self(), holder) || v.Own.CandidateSince.IsZero() {
+	if !known || v.Own.CandidateSince.IsZero() || v.Lease.RequestedBy == v.Self.Node {
 		return false, time.Time{}
+	}
+	at := later(v.Own.CandidateSince.Add(v.Preemption.Delay), v.calm())
+	if !v.preempts(v.self(), holder) {
+		return v.asksToEven(holder), at
 	}
 	// Only the best asks: each request makes the holder read again before it can
 	// renew, and several could keep it from renewing in time.
 	better := slices.ContainsFunc(v.candidates(), func(p Peer) bool { return p.Node != holder.Node && v.ranks(p, v.self()) < 0 })
-	if better || v.Lease.RequestedBy == v.Self.Node {
-		return false, time.Time{}
-	}
-	return true, later(v.Own.CandidateSince.Add(v.Preemption.Delay), v.calm())
+	return !better, at
 }
 
 // yields says that this director has released the Lease and goes on announcing.

@@ -20,7 +20,7 @@ const (
 func (v View) self() Peer {
 	return Peer{
 		Node: v.Self.Node, Candidate: v.Self.Candidate,
-		Impaired: v.Self.Impaired, Cordoned: v.Self.Cordoned, Priority: v.Self.Priority,
+		Impaired: v.Self.Impaired, Cordoned: v.Self.Cordoned, Priority: v.Self.Priority, Held: v.Self.Held,
 	}
 }
 

@@ -34,6 +34,11 @@ type Self struct {
 	Cordoned bool
 	// Priority ranks directors: a higher one is preferred.
 	Priority int32
+	// Held is how many groups of the pool it holds, by their Leases.
+	Held int
+	// Wants says that of all groups this is the one that it is to ask for; see
+	// Spread.Wanted.
+	Wants bool
 }
 
 // Peer is another director of the pool that is alive as far as the API server
@@ -42,10 +47,13 @@ type Peer struct {
 	Node                          string
 	Candidate, Impaired, Cordoned bool
 	Priority                      int32
+	// Held is how many groups of the pool it holds, by their Leases as this
+	// director sees them.
+	Held int
 }
 
 // Preemption says whether, and when, a director asks for a group that one of
-// lower priority holds.
+// lower priority holds, or one of the same priority that holds more.
 type Preemption struct {
 	// Never says that who holds a group keeps it.
 	Never bool

@@ -58,7 +58,8 @@ func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 	if err != nil {
 		return err
 	}
-	g := newGuard(append([]string{node.Interface}, node.Links...), directors, relayChains(relay, link))
+	chains, sets := relayParts(relay, link)
+	g := newGuard(append([]string{node.Interface}, node.Links...), directors, chains, sets)
 	if g.upToDate(conn) {
 		return nil
 	}
@@ -126,35 +127,14 @@ func (c *Client) changeGuard(op netstate.GuardChange) error {
 		return err
 	}
 	element := []nftables.SetElement{c.element(op.Entry)}
-	for _, set := range setsOf(op.Entry) {
-		if op.Verb != netstate.Del {
-			if err := conn.SetAddElements(set, element); err != nil {
-				return err
-			}
-			continue
-		}
-		// One by one: what is gone from the one may be in the other.
-		if err := conn.SetDeleteElements(set, element); err != nil {
-			return err
-		}
-		if err := conn.Flush(); err != nil && !isErrno(err, unix.ENOENT) {
-			return err
-		}
+	change := conn.SetAddElements
+	if op.Verb == netstate.Del {
+		change = conn.SetDeleteElements
+	}
+	if err := change(setOf(op.Entry), element); err != nil {
+		return err
 	}
 	return conn.Flush()
-}
-
-// setsOf returns the sets that an entry belongs to; of a VIP the relay has one
-// too.
-func setsOf(k netstate.GuardKey) []*nftables.Set {
-	sets := []*nftables.Set{setOf(k)}
-	if k.Protocol != 0 || k.Port != 0 {
-		return sets
-	}
-	if k.VIP.Is4() {
-		return append(sets, relayVIPs(ipv4))
-	}
-	return append(sets, relayVIPs(ipv6))
 }
 
 // elementKey is an entry in the kernel's form: the address, and for a service
@@ -197,7 +177,7 @@ func (c *Client) listGuard(ctx context.Context) ([]netstate.GuardKey, error) {
 		return nil, err
 	}
 	var keys []netstate.GuardKey
-	for _, set := range newGuard(nil, nil, nil).entrySets() {
+	for _, set := range newGuard(nil, nil, nil, nil).entrySets() {
 		// Asked first because the library keeps no errno of a dump.
 		_, err := conn.GetSetByName(set.Table, set.Name)
 		if err != nil && errors.Is(orNoGuard(err), ErrNoGuard) {
@@ -317,14 +297,13 @@ func (g guard) upToDate(conn *nftables.Conn) bool {
 }
 
 // adopt takes what the kernel holds already into the sets: the VIPs and services
-// of this node if there is no guard, as after a flush of the ruleset, else the
-// guard's VIPs into the relay's sets, if these are missing. Entries that came one by
-// one, with the audit, would leave connections unknown to the relay meanwhile, and
-// VIPs without their services would be dropped.
+// of this node if there is no guard, as after a flush of the ruleset. With entries
+// that came one by one, with the audit, VIPs without their services would be dropped
+// meanwhile.
 func (c *Client) adopt(ctx context.Context, conn *nftables.Conn, g guard) error {
 	// Asked first because the library keeps no errno of a dump.
 	if _, err := conn.GetSetByName(g.table, g.sets[0].set.Name); err == nil {
-		return g.adoptVIPs(conn)
+		return nil
 	}
 	vips, err := c.vipsOn(ctx, netstate.DummyLink)
 	if err != nil {
@@ -348,35 +327,12 @@ func (c *Client) adopt(ctx context.Context, conn *nftables.Conn, g guard) error 
 	return nil
 }
 
-// put adds an entry to the sets that it belongs to.
+// put adds an entry to the set that it belongs to.
 func (c *Client) put(g guard, k netstate.GuardKey) {
-	for _, want := range setsOf(k) {
-		for i, s := range g.sets {
-			if s.set.Name == want.Name && s.set.Table.Family == want.Table.Family {
-				g.sets[i].elements = append(s.elements, c.element(k))
-			}
+	want := setOf(k)
+	for i, s := range g.sets {
+		if s.set.Table == g.table && s.set.Name == want.Name {
+			g.sets[i].elements = append(s.elements, c.element(k))
 		}
 	}
-}
-
-// adoptVIPs takes the VIPs of a guard that is there into the relay's sets, if
-// these are missing.
-func (g guard) adoptVIPs(conn *nftables.Conn) error {
-	for _, f := range []family{ipv4, ipv6} {
-		have := entrySet(g.table, "vips"+f.name, 1)
-		// Asked first because the library keeps no errno of a dump.
-		if _, err := conn.GetSetByName(g.table, have.Name); err != nil {
-			continue
-		}
-		elements, err := conn.GetSetElements(have)
-		if err != nil {
-			return fmt.Errorf("listing the guard's VIPs: %w", err)
-		}
-		for i := range g.sets {
-			if g.sets[i].set.Name == have.Name && g.sets[i].set.Table != g.table {
-				g.sets[i].elements = elements
-			}
-		}
-	}
-	return nil
 }

@@ -48,12 +48,12 @@ type guardRule struct {
 
 // newGuard describes the guard for the announcement interface and the others that
 // take in what comes from a VIP, with the MAC addresses of the other directors, if
-// they are known (markChains), and the chains that relay (relayChains).
+// they are known (markChains), and what relays (relayParts).
 //
 // Its chains come at the priority of raw (-300): before connection tracking,
 // whose NAT rules (kube-proxy's, host ports, masquerade) and verdicts (INVALID,
 // for a director sees half of a conversation) then pass untracked packets by.
-func newGuard(links []string, directors *[]net.HardwareAddr, relay []guardChain) guard {
+func newGuard(links []string, directors *[]net.HardwareAddr, relay []guardChain, relayed []guardSet) guard {
 	table := &nftables.Table{Name: guardTable, Family: nftables.TableFamilyINet}
 	g := guard{table: table}
 	for i, name := range []string{"vips4", "vips6", "services4", "services6"} {
@@ -65,9 +65,7 @@ func newGuard(links []string, directors *[]net.HardwareAddr, relay []guardChain)
 	}
 	g.sets = append(g.sets, protocols, linkSet(table, links), directorSet(table, directors),
 		guardSet{set: markMap(table, "marks4", marks4ID)}, guardSet{set: markMap(table, "marks6", marks6ID)})
-	for _, f := range []family{ipv4, ipv6} {
-		g.sets = append(g.sets, guardSet{set: relayVIPs(f)})
-	}
+	g.sets = append(g.sets, relayed...)
 	g.chains = append([]guardChain{
 		{chain: baseChain(table, "prerouting", nftables.ChainHookPrerouting), rules: preroutingRules(links)},
 		{chain: baseChain(table, "output", nftables.ChainHookOutput), rules: outputRules()},
@@ -188,7 +186,7 @@ type family struct {
 	source, dest   uint32 // offsets in the network header
 	size           uint32
 	protocolInPort uint32 // 32-bit register of the protocol, after the address
-	relaySet       uint32 // identifier of the relay's set within a transaction
+	relayMap       uint32 // identifier of the relay's map within a transaction
 }
 
 var (

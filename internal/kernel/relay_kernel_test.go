@@ -72,11 +72,19 @@ func (p pair) moveBack() {
 	p.client.Neighbor("eth0", vip6, p.director.MAC("eth0"))
 }
 
+// both says where packets of both VIPs go.
+func both(to4, to6 string) map[netip.Addr]netip.Addr {
+	return map[netip.Addr]netip.Addr{
+		netip.MustParseAddr(vip4): netip.MustParseAddr(to4),
+		netip.MustParseAddr(vip6): netip.MustParseAddr(to6),
+	}
+}
+
 // toFirst is the other director's relay to the first.
 func (p pair) toFirst() kernel.Relay {
 	return kernel.Relay{
 		Interface: "eth0",
-		To:        []netip.Addr{netip.MustParseAddr(director4), netip.MustParseAddr("2001:db8::2")},
+		To:        both(director4, "2001:db8::2"),
 		Directors: []net.HardwareAddr{p.director.MAC("eth0")},
 	}
 }
@@ -84,7 +92,7 @@ func (p pair) toFirst() kernel.Relay {
 func (p pair) toOther() kernel.Relay {
 	return kernel.Relay{
 		Interface: "eth0",
-		To:        []netip.Addr{netip.MustParseAddr(other4), netip.MustParseAddr(other6)},
+		To:        both(other4, other6),
 		Directors: []net.HardwareAddr{p.other.MAC("eth0")},
 	}
 }
@@ -121,6 +129,41 @@ func TestOpenConnectionsLiveThroughAMoveOfTheVIP(t *testing.T) {
 				t.Errorf("without a relay: %v, want a reset", err)
 			}
 		})
+	}
+}
+
+// TestEachVIPIsHandedOnByItself: VIPs of another group may have come from another
+// director, or have none to be handed on to.
+func TestEachVIPIsHandedOnByItself(t *testing.T) {
+	p := newPair(t)
+	opened := map[string]string{vip4: vip4 + ":7", vip6: "[" + vip6 + "]:7"}
+	for _, vip := range []string{vip4, vip6, vip4} {
+		relay := p.toFirst()
+		for other := range relay.To {
+			if other.String() != vip {
+				delete(relay.To, other)
+			}
+		}
+		setRelay(t, p.otherKernel, relay)
+		p.moveBack()
+		conns := map[string]interface {
+			Try(string) (string, error)
+		}{}
+		for vip, address := range opened {
+			conn := p.client.Connect("tcp", address)
+			conn.Echo("before")
+			conns[vip] = conn
+		}
+		p.move()
+		for other, conn := range conns {
+			_, err := conn.Try("after")
+			if other == vip && err != nil {
+				t.Errorf("only %s is handed on, and its connection ends: %v", vip, err)
+			}
+			if other != vip && !errors.Is(err, syscall.ECONNRESET) {
+				t.Errorf("only %s is handed on, and a connection to %s ends by %v, want a reset", vip, other, err)
+			}
+		}
 	}
 }
 

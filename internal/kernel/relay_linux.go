@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -22,8 +24,9 @@ import (
 type Relay struct {
 	// Interface is the announcement interface.
 	Interface string
-	// To are that director's addresses there, at most one of each family.
-	To []netip.Addr
+	// To has for each VIP the address there, of the same family, of the director that
+	// had it before: several VIPs may come from several directors.
+	To map[netip.Addr]netip.Addr
 	// Directors are the MAC addresses of all other directors of the pool. What one
 	// of them hands on is not handed on again: it is answered here, with a reset.
 	Directors []net.HardwareAddr
@@ -49,16 +52,28 @@ func relayTables() map[string]*nftables.Table {
 	}
 }
 
-// relayVIPs is the set of VIPs in the relay's table of a family.
-func relayVIPs(f family) *nftables.Set {
-	return entrySet(relayTables()[f.name], "vips"+f.name, f.relaySet)
+// relayMap has the VIPs of a family of which packets are handed on, each with the
+// address that they go to.
+func relayMap(f family, to map[netip.Addr]netip.Addr) guardSet {
+	kind := map[string]nftables.SetDatatype{"4": nftables.TypeIPAddr, "6": nftables.TypeIP6Addr}[f.name]
+	m := guardSet{replaced: true, set: &nftables.Set{
+		Table: relayTables()[f.name], Name: "relay" + f.name, ID: f.relayMap, IsMap: true,
+		KeyType: kind, DataType: kind, KeyByteOrder: binaryutil.BigEndian,
+	}}
+	for _, vip := range slices.SortedFunc(maps.Keys(to), netip.Addr.Compare) {
+		if f.has(vip) && f.has(to[vip]) {
+			m.elements = append(m.elements, nftables.SetElement{Key: vip.AsSlice(), Val: to[vip].AsSlice()})
+		}
+	}
+	return m
 }
 
-// relayChains are the relay's chain of each family. Without a relay that has been
-// decided on, the rules that are there stay: an earlier process may have made
-// them.
-func relayChains(relay *Relay, link netlink.Link) []guardChain {
-	var chains []guardChain
+// has says whether an address is of the family.
+func (f family) has(addr netip.Addr) bool { return addr.Is4() == (f.nfproto == unix.NFPROTO_IPV4) }
+
+// relayParts are the relay's chain and map of each family. Without a relay that has
+// been decided on, what is there stays: an earlier process may have made it.
+func relayParts(relay *Relay, link netlink.Link) (chains []guardChain, sets []guardSet) {
 	for _, f := range []family{ipv4, ipv6} {
 		accept := nftables.ChainPolicyAccept
 		chain := guardChain{kept: relay == nil, chain: &nftables.Chain{
@@ -66,17 +81,19 @@ func relayChains(relay *Relay, link netlink.Link) []guardChain {
 			Hooknum: nftables.ChainHookInput, Priority: nftables.ChainPriorityRef(afterIPVS), Policy: &accept,
 		}}
 		if relay != nil {
-			chain.rules = relay.rules(f, link)
+			m := relayMap(f, relay.To)
+			chain.rules = relay.rules(f, m.elements, link)
+			sets = append(sets, m)
 		}
 		chains = append(chains, chain)
 	}
-	return chains
+	return chains, sets
 }
 
-// rules hand on what is no beginning of a connection and comes from no director.
-func (r Relay) rules(f family, link netlink.Link) []guardRule {
-	i := slices.IndexFunc(r.To, func(to netip.Addr) bool { return to.Is4() == (f.nfproto == unix.NFPROTO_IPV4) })
-	if i < 0 || link == nil {
+// rules hand on what is no beginning of a connection and comes from no director, as
+// the elements of the relay's map say.
+func (r Relay) rules(f family, elements []nftables.SetElement, link netlink.Link) []guardRule {
+	if len(elements) == 0 || link == nil {
 		return nil
 	}
 	// IPVS lets through, too, what it has chosen this node for, and nothing tells that
@@ -88,9 +105,14 @@ func (r Relay) rules(f family, link netlink.Link) []guardRule {
 			interfaceIs(r.Interface), senderIs(mac), accept(),
 		)})
 	}
-	return append(rules, guardRule{fmt.Sprintf("relay to %s on %s (%d)", r.To[i], r.Interface, link.Attrs().Index), concat(
-		interfaceIs(r.Interface), f.isVIP(f.dest), isTCPWithoutSYN(), counter(),
-		sendTo(r.To[i], link.Attrs().Index), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}},
+	h := fnv.New64a()
+	for _, e := range elements {
+		h.Write(slices.Concat(e.Key, e.Val))
+	}
+	comment := fmt.Sprintf("relay %d VIPs (%x) on %s (%d)", len(elements), h.Sum64(), r.Interface, link.Attrs().Index)
+	return append(rules, guardRule{comment, concat(
+		interfaceIs(r.Interface), isTCPWithoutSYN(), f.relayed(), counter(),
+		sendOn(link.Attrs().Index), []expr.Any{&expr.Verdict{Kind: expr.VerdictDrop}},
 	)})
 }
 
@@ -98,6 +120,14 @@ func (r Relay) rules(f family, link netlink.Link) []guardRule {
 // expression breaks off without one (nft_socket.c).
 func hasSocket() []expr.Any {
 	return []expr.Any{&expr.Socket{Key: expr.SocketKeyTransparent, Register: unix.NFT_REG_1}}
+}
+
+// relayed looks the destination up in the relay's map; where it goes is in the
+// first register then. What is not there does not match.
+func (f family) relayed() []expr.Any {
+	return []expr.Any{f.address(f.dest), &expr.Lookup{
+		SourceRegister: unix.NFT_REG_1, DestRegister: unix.NFT_REG_1, IsDestRegSet: true, SetName: "relay" + f.name,
+	}}
 }
 
 // senderIs compares the source address of the Ethernet header.
@@ -120,11 +150,10 @@ func isTCPWithoutSYN() []expr.Any {
 	}
 }
 
-// sendTo sends a copy out of an interface to the MAC address of a host there; the
-// packet itself is as it was.
-func sendTo(to netip.Addr, link int) []expr.Any {
+// sendOn sends a copy out of an interface to the MAC address of the host there
+// whose address is in the first register; the packet itself is as it was.
+func sendOn(link int) []expr.Any {
 	return []expr.Any{
-		&expr.Immediate{Register: unix.NFT_REG_1, Data: to.AsSlice()},
 		&expr.Immediate{Register: unix.NFT_REG_2, Data: binaryutil.NativeEndian.PutUint32(uint32(link))},
 		&expr.Dup{RegAddr: unix.NFT_REG_1, RegDev: unix.NFT_REG_2, IsRegDevSet: true},
 	}

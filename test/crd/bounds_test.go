@@ -20,6 +20,7 @@ func numbers() []rule {
 		{"VirtualServer.spec.healthChecks[].port", `{spec: {healthChecks: [{port: %s}]}}`, "1", "0", "65535", "65536"},
 		{"VirtualServer.spec.healthChecks[].failureThreshold", `{spec: {healthChecks: [{failureThreshold: %s}]}}`, "1", "0", "100", "101"},
 		{"VirtualServer.spec.healthChecks[].successThreshold", `{spec: {healthChecks: [{successThreshold: %s}]}}`, "1", "0", "100", "101"},
+		{"DirectorPool.spec.election.groups", `{spec: {election: {groups: %s}}}`, "1", "0", "32", "33"},
 	} {
 		rules = append(rules,
 			rule{

@@ -112,6 +112,7 @@ func TestDefaultsOfDirectorPool(t *testing.T) {
 	want := v1alpha1.DirectorPoolSpec{
 		Allow: []v1alpha1.AllowRule{{Addresses: []v1alpha1.AddressRange{"192.168.11.200"}}},
 		Election: v1alpha1.Election{
+			Groups:        1,
 			LeaseDuration: metav1.Duration{Duration: 3 * time.Second},
 			Preemption: v1alpha1.Preemption{
 				Policy: v1alpha1.PreemptHigherPriority, Delay: &metav1.Duration{Duration: 5 * time.Second},

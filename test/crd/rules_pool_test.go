@@ -38,6 +38,19 @@ func directorPoolRules() []rule {
 			refuses: patches(`{spec: {election: {leaseDuration: "%s"}}}`, "1s", "2.5s", "3000ms", "61s"),
 		},
 		{
+			at: "DirectorPool.spec.election", message: "groups cannot be changed: make a new DirectorPool",
+			accepts: []string{
+				`{spec: {election: {groups: 4}}} => {spec: {election: {groups: 4, leaseDuration: 5s}}}`,
+				`{} => {spec: {election: {groups: 1}}}`,
+				`{spec: {election: {groups: 1}}} => {spec: {election: {groups: null}}}`,
+			},
+			refuses: []string{
+				`{} => {spec: {election: {groups: 2}}}`,
+				`{spec: {election: {groups: 4}}} => {spec: {election: {groups: 3}}}`,
+				`{spec: {election: {groups: 4}}} => {spec: {election: null}}`,
+			},
+		},
+		{
 			at: "DirectorPool.spec.election.preemption.delay", message: "must be from 0s to 1h",
 			accepts: patches(`{spec: {election: {preemption: {delay: "%s"}}}}`, "0s", "5s", "1h"),
 			refuses: patches(`{spec: {election: {preemption: {delay: "%s"}}}}`, "61m"),

@@ -98,6 +98,7 @@ func (s *suite) round(t *testing.T) {
 		{"a node that leaves the pool is as it was found", leavesClean},
 		{"pods", pods},
 		{"two directors", pair},
+		{"several groups", groups},
 	} {
 		if !t.Run(scenario.name, func(t *testing.T) { scenario.run(t, s) }) {
 			s.explain(t)
