@@ -1,0 +1,59 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/lvs-operator/lvs-operator/hack/bench/takeover/plan"
+	"github.com/lvs-operator/lvs-operator/hack/load"
+)
+
+// clientReady is what the client says once its connections are open.
+const clientReady = "ready\n"
+
+// askEvery is how often each of the open connections asks for something.
+const askEvery = time.Second
+
+// beClient holds connections open and opens new ones at a steady rate. A line on
+// stdin says that the event comes, its end that enough was seen: then the client
+// writes what that was.
+func beClient(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
+	var dialer net.Dialer
+	options := load.Options{Address: plan.VIP + ":80", Network: "tcp", Rate: plan.Rate, Dial: dialer.DialContext}
+	held, err := load.Hold(ctx, options, plan.Open)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = held.Close() }()
+	loading, stop := context.WithCancel(ctx)
+	defer stop()
+	recorder, wait := load.Start(loading, options)
+	lost := held.Talk(loading, askEvery, plan.LastAsk)
+	if _, err := io.WriteString(stdout, clientReady); err != nil {
+		return err
+	}
+	lines := bufio.NewReader(stdin)
+	if _, err := lines.ReadString('\n'); err != nil {
+		return fmt.Errorf("waiting for the event: %w", err)
+	}
+	event := time.Now()
+	if _, err := lines.ReadString('\n'); !errors.Is(err, io.EOF) {
+		return fmt.Errorf("waiting for the end: %w", err)
+	}
+	end := time.Now()
+	stop()
+	wait()
+	results := recorder.Results(event.Add(-plan.Before), end)
+	sum := load.Summarize(results)
+	return json.NewEncoder(stdout).Encode(plan.Seen{
+		Requests: sum.Requests, Failed: sum.Failed,
+		OutageMs: sum.Outage.Milliseconds(), FailingMs: sum.Failing.Milliseconds(),
+		OpenConnections: plan.Open, Survived: plan.Open - len(lost()), Errors: sum.Errors,
+	})
+}
