@@ -12,7 +12,7 @@ import (
 
 const (
 	// roundLimit is many times what a round takes.
-	roundLimit = 6 * time.Minute
+	roundLimit = 8 * time.Minute
 	// cleanLimit bounds what is done at the end of an interrupted run.
 	cleanLimit = 2 * time.Minute
 	// memoryMiB is the guest's.

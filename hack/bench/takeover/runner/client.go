@@ -57,3 +57,14 @@ func beClient(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 		OpenConnections: plan.Open, Survived: plan.Open - len(lost()), Errors: sum.Errors,
 	})
 }
+
+// askOnce says whether the VIP is served: by both real servers, as far as the
+// scheduler gives both to one client.
+func askOnce(ctx context.Context) error {
+	var dialer net.Dialer
+	asker := load.Asker{Address: plan.VIP + ":80", Network: "tcp", Dial: dialer.DialContext}
+	if sum := asker.Ask(ctx, 6); sum.Failed > 0 {
+		return fmt.Errorf("the VIP is not served: %d of %d requests failed: %v", sum.Failed, sum.Requests, sum.Errors)
+	}
+	return nil
+}

@@ -17,7 +17,8 @@ import (
 const usage = `usage: runner up SYSTEM      build the network and start the system; returns when it serves
        runner measure EVENT  cause the event under load; writes what a client saw
        runner down           end and remove everything
-       runner client         be the client: started by measure`
+       runner client         be the client: started by measure
+       runner ask            ask a few times by the VIP: started by up`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -43,6 +44,8 @@ func run(ctx context.Context, args []string) error {
 		return down(ctx)
 	case len(args) == 1 && args[0] == "client":
 		return beClient(ctx, os.Stdin, os.Stdout)
+	case len(args) == 1 && args[0] == "ask":
+		return askOnce(ctx)
 	}
 	return errors.New(usage)
 }
