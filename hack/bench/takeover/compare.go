@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	// roundLimit is many times what a round takes.
+	// roundLimit is many times what a round takes besides its event.
 	roundLimit = 8 * time.Minute
 	// cleanLimit bounds what is done at the end of an interrupted run.
 	cleanLimit = 2 * time.Minute
@@ -87,7 +87,7 @@ func playAll(ctx context.Context, o options, rounds []round, results *results, o
 	for i, one := range rounds {
 		began := time.Now()
 		r := row{round: one, At: began.Format(time.RFC3339), Commit: s.commit, Machine: s.machine}
-		limited, cancel := context.WithTimeout(ctx, roundLimit)
+		limited, cancel := context.WithTimeout(ctx, roundLimit+one.Event.After())
 		r.Seen, err = s.play(limited, one)
 		cancel()
 		if ctx.Err() != nil {

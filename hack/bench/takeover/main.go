@@ -74,7 +74,7 @@ func parse(args []string, help io.Writer) (options, error) {
 	flags.SortFlags = false
 	flags.Usage = func() {}
 	systems := flags.StringSlice("systems", texts(plan.Systems()), "systems to compare")
-	events := flags.StringSlice("events", texts(plan.Events()), "events to cause")
+	events := flags.StringSlice("events", texts(plan.Events()), "events to cause; steady-load too: ten minutes of nothing, ours alone, once")
 	flags.StringSliceVar(&o.schedulers, "schedulers", []string{"wrr"}, "schedulers of ours, each a variant of its own; the first one for backend events too")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds of each event and system")
 	flags.BoolVar(&o.fresh, "fresh", false, "forget what earlier runs have measured")
@@ -103,7 +103,7 @@ func parse(args []string, help io.Writer) (options, error) {
 	if o.systems, err = pick("systems", *systems, plan.Systems()); err != nil {
 		return o, err
 	}
-	o.events, err = pick("events", *events, plan.Events())
+	o.events, err = pick("events", *events, append(plan.Events(), plan.SteadyLoad))
 	return o, err
 }
 

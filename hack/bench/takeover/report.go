@@ -47,7 +47,7 @@ type series struct {
 // group sorts rows into series, in the order of events and systems.
 func group(rows []row) []series {
 	var all []series
-	for _, event := range plan.Events() {
+	for _, event := range append(plan.Events(), plan.SteadyLoad) {
 		for _, system := range plan.Systems() {
 			for _, variant := range variantsOf(rows, system) {
 				s := series{name: string(system), event: event}
@@ -95,23 +95,24 @@ func (s series) values(of func(row) int64) statistics {
 // table is the rows in Markdown: medians and ranges.
 func table(rows []row) string {
 	var b strings.Builder
-	b.WriteString("| event | system | rounds | outage, ms | failing, ms | failed of requests | open connections that lived |\n")
-	b.WriteString("|---|---|---|---|---|---|---|\n")
+	b.WriteString("| event | system | rounds | outage, ms | failing, ms | failed of requests | open connections that lived | moves |\n")
+	b.WriteString("|---|---|---|---|---|---|---|---|\n")
 	for _, s := range group(rows) {
 		rounds := fmt.Sprint(len(s.rows))
 		if s.failed > 0 {
 			rounds += fmt.Sprintf(", and %d that could not be measured", s.failed)
 		}
 		if len(s.rows) == 0 {
-			fmt.Fprintf(&b, "| %s | %s | %s | | | | |\n", s.event, s.name, rounds)
+			fmt.Fprintf(&b, "| %s | %s | %s | | | | | |\n", s.event, s.name, rounds)
 			continue
 		}
-		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s of %d | %s of %d |\n", s.event, s.name, rounds,
+		fmt.Fprintf(&b, "| %s | %s | %s | %s | %s | %s of %d | %s of %d | %s |\n", s.event, s.name, rounds,
 			s.values(func(r row) int64 { return r.OutageMs }),
 			s.values(func(r row) int64 { return r.FailingMs }),
 			s.values(func(r row) int64 { return int64(r.Failed) }),
 			s.values(func(r row) int64 { return int64(r.Requests) }).median,
-			s.values(func(r row) int64 { return int64(r.Survived) }), plan.Open)
+			s.values(func(r row) int64 { return int64(r.Survived) }), plan.Open,
+			s.values(func(r row) int64 { return int64(r.Moves) }))
 	}
 	return b.String()
 }
@@ -129,6 +130,9 @@ func section(rows []row) string {
 	if len(commits) > 1 || len(machines) > 1 {
 		b.WriteString("**Rounds of several commits or machines are mixed here.**\n")
 	}
+	if starved := starvedOf(rows); starved > 0 {
+		fmt.Fprintf(&b, "**In %d rounds the client had no time for all of its requests: the machine was busy, and the numbers are not good.**\n", starved)
+	}
 	b.WriteString("\n" + table(rows))
 	for _, r := range rows {
 		if r.Error != "" {
@@ -136,6 +140,18 @@ func section(rows []row) string {
 		}
 	}
 	return b.String()
+}
+
+// starvedOf counts the rounds with less than nine tenths of the requests that the
+// client was to make.
+func starvedOf(rows []row) int {
+	starved := 0
+	for _, r := range rows {
+		if r.Error == "" && r.Requests*10 < r.Event.Expected()*9 {
+			starved++
+		}
+	}
+	return starved
 }
 
 // include adds what is not there yet.

@@ -27,7 +27,7 @@ func TestStatistics(t *testing.T) {
 func measured(system plan.System, variant string, number int, outage int64) row {
 	return row{
 		round:  round{System: system, Variant: variant, Event: plan.NodeCrash, Round: number},
-		Seen:   plan.Seen{Requests: 600, Failed: int(outage / 20), OutageMs: outage, FailingMs: outage, OpenConnections: 20, Survived: number},
+		Seen:   plan.Seen{Requests: 600, Failed: int(outage / 20), OutageMs: outage, FailingMs: outage, OpenConnections: 20, Survived: number, Moves: 1},
 		At:     "2026-01-02T03:04:05Z",
 		Commit: "abc", Machine: "a machine",
 	}
@@ -43,20 +43,23 @@ func TestTheTableHasMediansAndWhatCouldNotBeMeasured(t *testing.T) {
 	}
 	want := `Measured on 2026-01-02, of commit abc, on: a machine.
 
-| event | system | rounds | outage, ms | failing, ms | failed of requests | open connections that lived |
-|---|---|---|---|---|---|---|
-| node-crash | keepalived-classic | 3, and 1 that could not be measured | 3000 (2800 to 3300) | 3000 (2800 to 3300) | 150 (140 to 165) of 600 | 2 (1 to 3) of 20 |
-| node-crash | ours, wrr | 1 | 400 | 400 | 20 of 600 | 1 of 20 |
-| node-crash | ours, mh | 1 | 500 | 500 | 25 of 600 | 1 of 20 |
+| event | system | rounds | outage, ms | failing, ms | failed of requests | open connections that lived | moves |
+|---|---|---|---|---|---|---|---|
+| node-crash | keepalived-classic | 3, and 1 that could not be measured | 3000 (2800 to 3300) | 3000 (2800 to 3300) | 150 (140 to 165) of 600 | 2 (1 to 3) of 20 | 1 |
+| node-crash | ours, wrr | 1 | 400 | 400 | 20 of 600 | 1 of 20 | 1 |
+| node-crash | ours, mh | 1 | 500 | 500 | 25 of 600 | 1 of 20 | 1 |
 
 Not measured: keepalived-classic, node-crash, round 4: it broke
 `
 	if diff := cmp.Diff(want, section(rows)); diff != "" {
 		t.Errorf("section (-want +got):\n%s", diff)
 	}
-	rows[1].Commit = "def"
-	if text := section(rows); !strings.Contains(text, "mixed") {
-		t.Errorf("nothing says that two commits are mixed:\n%s", text)
+	rows[1].Commit, rows[2].Requests = "def", 500
+	text := section(rows)
+	for _, remark := range []string{"several commits", "In 1 rounds the client had no time"} {
+		if !strings.Contains(text, remark) {
+			t.Errorf("nothing says %q:\n%s", remark, text)
+		}
 	}
 }
 

@@ -104,6 +104,9 @@ func schedule(o options) []round {
 	for number := range o.rounds {
 		for _, event := range o.events {
 			for _, system := range o.systems {
+				if event == plan.SteadyLoad && (number > 0 || system != plan.Ours) {
+					continue
+				}
 				if system != plan.Ours {
 					all = append(all, round{System: system, Event: event, Round: number + 1})
 					continue

@@ -40,9 +40,12 @@ const (
 	BackendRST Event = "backend-rst"
 	// BackendBlackhole is the end of a real server's machine: it is silent.
 	BackendBlackhole Event = "backend-blackhole"
+	// SteadyLoad is nothing at all, for long: whatever moves then moves for no
+	// reason. It is ours alone, once, and only where it is asked for.
+	SteadyLoad Event = "steady-load"
 )
 
-// Events lists them all.
+// Events lists those that are compared.
 func Events() []Event {
 	return []Event{GracefulStop, ProcessKill, NodeCrash, LinkDown, APIAwayCrash, BackendRST, BackendBlackhole}
 }
@@ -74,10 +77,15 @@ func (e Event) After() time.Duration {
 		return 15 * time.Second
 	case BackendBlackhole:
 		return 35 * time.Second
+	case SteadyLoad:
+		return 10 * time.Minute
 	default:
 		return 10 * time.Second
 	}
 }
+
+// Expected is how many requests a client makes that has the time for it.
+func (e Event) Expected() int { return int(Rate * (Before + e.After()) / time.Second) }
 
 // Seen is what a client saw of an event.
 type Seen struct {
@@ -95,6 +103,8 @@ type Seen struct {
 	// answered at the end.
 	OpenConnections int `json:"openConnections"`
 	Survived        int `json:"survived"`
+	// Moves is how often the client was sent to another director.
+	Moves int `json:"moves"`
 	// Errors are the distinct reasons of failures, at most five.
 	Errors []string `json:"errors,omitempty"`
 	// Active is the director that was active, empty if that could not be told.

@@ -34,6 +34,8 @@ func beClient(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	loading, stop := context.WithCancel(ctx)
 	defer stop()
 	recorder, wait := load.Start(loading, options)
+	var moved mover
+	go moved.watch(loading)
 	lost := held.Talk(loading, askEvery, plan.LastAsk)
 	if _, err := io.WriteString(stdout, clientReady); err != nil {
 		return err
@@ -49,12 +51,13 @@ func beClient(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	end := time.Now()
 	stop()
 	wait()
-	results := recorder.Results(event.Add(-plan.Before), end)
-	sum := load.Summarize(results)
+	from := event.Add(-plan.Before)
+	sum := load.Summarize(recorder.Results(from, end))
 	return json.NewEncoder(stdout).Encode(plan.Seen{
 		Requests: sum.Requests, Failed: sum.Failed,
 		OutageMs: sum.Outage.Milliseconds(), FailingMs: sum.Failing.Milliseconds(),
-		OpenConnections: plan.Open, Survived: plan.Open - len(lost()), Errors: sum.Errors,
+		OpenConnections: plan.Open, Survived: plan.Open - len(lost()),
+		Moves: moved.since(from), Errors: sum.Errors,
 	})
 }
 
