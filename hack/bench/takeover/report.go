@@ -50,26 +50,30 @@ func group(rows []row) []series {
 	for _, event := range append(plan.Events(), plan.SteadyLoad) {
 		for _, system := range plan.Systems() {
 			for _, variant := range variantsOf(rows, system) {
-				s := series{name: string(system), event: event}
-				if variant != "" {
-					s.name += ", " + variant
-				}
-				for _, r := range rows {
-					switch {
-					case r.Event != event || r.System != system || r.Variant != variant:
-					case r.Error != "":
-						s.failed++
-					default:
-						s.rows = append(s.rows, r)
-					}
-				}
-				if len(s.rows)+s.failed > 0 {
+				if s := seriesOf(rows, event, system, variant); len(s.rows)+s.failed > 0 {
 					all = append(all, s)
 				}
 			}
 		}
 	}
 	return all
+}
+
+func seriesOf(rows []row, event plan.Event, system plan.System, variant string) series {
+	s := series{name: string(system), event: event}
+	if variant != "" {
+		s.name += ", " + variant
+	}
+	for _, r := range rows {
+		switch {
+		case r.Event != event || r.System != system || r.Variant != variant:
+		case r.Error != "":
+			s.failed++
+		default:
+			s.rows = append(s.rows, r)
+		}
+	}
+	return s
 }
 
 // variantsOf lists a system's variants in the order in which they came first.

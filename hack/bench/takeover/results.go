@@ -104,22 +104,27 @@ func schedule(o options) []round {
 	for number := range o.rounds {
 		for _, event := range o.events {
 			for _, system := range o.systems {
-				if event == plan.SteadyLoad && (number > 0 || system != plan.Ours) {
-					continue
-				}
-				if system != plan.Ours {
-					all = append(all, round{System: system, Event: event, Round: number + 1})
-					continue
-				}
-				for i, scheduler := range o.schedulers {
-					// How fast a real server is taken out is not the scheduler's doing.
-					if i > 0 && event.Backend() {
-						continue
-					}
-					all = append(all, round{System: system, Variant: scheduler, Event: event, Round: number + 1})
+				for _, variant := range variants(o, event, system, number) {
+					all = append(all, round{System: system, Variant: variant, Event: event, Round: number + 1})
 				}
 			}
 		}
 	}
 	return all
+}
+
+// variants lists those in which a system plays a round of an event; none if it
+// does not.
+func variants(o options, event plan.Event, system plan.System, number int) []string {
+	switch {
+	case event == plan.SteadyLoad && (number > 0 || system != plan.Ours):
+		return nil
+	case system != plan.Ours:
+		return []string{""}
+	case event.Backend():
+		// How fast a real server is taken out is not the scheduler's doing.
+		return o.schedulers[:1]
+	default:
+		return o.schedulers
+	}
 }

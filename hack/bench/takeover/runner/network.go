@@ -78,7 +78,7 @@ func hostCommands(host plan.Host) []string {
 // silence keeps a real server from answering for its VIP, as the classic set-up
 // does: the real servers are the same for all systems.
 func silence(ctx context.Context, host string) error {
-	_, err := output(ctx, "ip", "netns", "exec", host, "sysctl", "-qw",
+	_, err := ip(ctx, "netns", "exec", host, "sysctl", "-qw",
 		"net.ipv4.conf.lo.arp_ignore=1", "net.ipv4.conf.lo.arp_announce=2",
 		"net.ipv4.conf.all.arp_ignore=1", "net.ipv4.conf.all.arp_announce=2")
 	return err
@@ -94,7 +94,7 @@ func down(ctx context.Context) error {
 		}
 		pids, err := residents(ctx, host.Name)
 		failed = errors.Join(failed, err, kill(pids, syscall.SIGKILL))
-		_, err = output(ctx, "ip", "netns", "delete", host.Name)
+		_, err = ip(ctx, "netns", "delete", host.Name)
 		failed = errors.Join(failed, err)
 	}
 	for _, host := range plan.Hosts() {
@@ -109,22 +109,22 @@ func down(ctx context.Context) error {
 
 // removeLink removes a link; with the namespace of its peer it is gone already.
 func removeLink(ctx context.Context, name string) {
-	_, _ = output(ctx, "ip", "link", "delete", name)
+	_, _ = ip(ctx, "link", "delete", name)
 }
 
 // cutAPI drops what directors send to the API server, without a word to them.
 func cutAPI(ctx context.Context) error {
-	_, err := output(ctx, "ip", "route", "add", "blackhole", plan.APIServer+"/32")
+	_, err := ip(ctx, "route", "add", "blackhole", plan.APIServer+"/32")
 	return err
 }
 
 func restoreAPI(ctx context.Context) {
-	_, _ = output(ctx, "ip", "route", "delete", "blackhole", plan.APIServer+"/32")
+	_, _ = ip(ctx, "route", "delete", "blackhole", plan.APIServer+"/32")
 }
 
 // residents lists the processes in a host's namespace.
 func residents(ctx context.Context, host string) ([]int, error) {
-	text, err := output(ctx, "ip", "netns", "pids", host)
+	text, err := ip(ctx, "netns", "pids", host)
 	if err != nil {
 		return nil, err
 	}
@@ -161,11 +161,11 @@ func batch(ctx context.Context, program string, commands []string, flags ...stri
 	return nil
 }
 
-// output runs a program to its end.
-func output(ctx context.Context, name string, args ...string) (string, error) {
-	out, err := exec.CommandContext(ctx, name, args...).CombinedOutput()
+// ip runs ip and returns what it, or the program that it becomes, wrote.
+func ip(ctx context.Context, args ...string) (string, error) {
+	out, err := exec.CommandContext(ctx, "ip", args...).CombinedOutput()
 	if err != nil {
-		return string(out), fmt.Errorf("running %s %s: %w: %s", name, strings.Join(args, " "), err, strings.TrimSpace(string(out)))
+		return string(out), fmt.Errorf("running ip %s: %w: %s", strings.Join(args, " "), err, strings.TrimSpace(string(out)))
 	}
 	return string(out), nil
 }

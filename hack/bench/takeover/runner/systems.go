@@ -155,7 +155,7 @@ func firstMissing(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("looking for this program: %w", err)
 	}
-	if _, err := output(ctx, "ip", "netns", "exec", plan.Client, own, "ask"); err != nil {
+	if _, err := ip(ctx, "netns", "exec", plan.Client, own, "ask"); err != nil {
 		return err
 	}
 	_, err = active(ctx)
@@ -164,7 +164,7 @@ func firstMissing(ctx context.Context) error {
 
 // programmed says what a director's kernel lacks.
 func programmed(ctx context.Context, director string) error {
-	table, err := output(ctx, "ip", "netns", "exec", director, "ipvsadm", "-Ln")
+	table, err := ip(ctx, "netns", "exec", director, "ipvsadm", "-Ln")
 	if err != nil {
 		return err
 	}
@@ -191,7 +191,7 @@ func forwards(table string, server plan.Host) bool {
 
 // active is the director that the client sends to.
 func active(ctx context.Context) (string, error) {
-	entry, err := output(ctx, "ip", "-n", plan.Client, "neighbour", "show", plan.VIP)
+	entry, err := ip(ctx, "-n", plan.Client, "neighbour", "show", plan.VIP)
 	if err != nil {
 		return "", err
 	}
