@@ -161,13 +161,22 @@ func (s *stage) saveLogs(ctx context.Context, one round) error {
 	return nil
 }
 
-// commitOf names the sources that are measured.
+// commitOf names the sources that are measured. The pages that the table goes into
+// are none.
 func commitOf(ctx context.Context, root string) (string, error) {
-	commit, err := machine.Run(ctx, root, "git", "describe", "--always", "--dirty", "--abbrev=10", "--exclude=*")
+	commit, err := machine.Run(ctx, root, "git", "rev-parse", "--short=10", "HEAD")
 	if err != nil {
 		return "", fmt.Errorf("asking for the commit: %w", err)
 	}
-	return strings.TrimSpace(commit), nil
+	changes, err := machine.Run(ctx, root, "git", "status", "--porcelain", "--untracked-files=no", "--", ".", ":!docs")
+	if err != nil {
+		return "", fmt.Errorf("asking for changes: %w", err)
+	}
+	commit = strings.TrimSpace(commit)
+	if strings.TrimSpace(changes) != "" {
+		commit += "-dirty"
+	}
+	return commit, nil
 }
 
 // describe tells what the machine and the guest are.

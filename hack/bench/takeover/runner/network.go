@@ -112,14 +112,33 @@ func removeLink(ctx context.Context, name string) {
 	_, _ = ip(ctx, "link", "delete", name)
 }
 
-// cutAPI drops what directors send to the API server, without a word to them.
+// cutAPI drops what goes between directors and the API server, without a word to
+// either.
 func cutAPI(ctx context.Context) error {
-	_, err := ip(ctx, "route", "add", "blackhole", plan.APIServer+"/32")
-	return err
+	var commands []string
+	for _, address := range cutAddresses() {
+		commands = append(commands, "route add blackhole "+address+"/32")
+	}
+	return batch(ctx, "ip", commands)
 }
 
+// restoreAPI undoes cutAPI, if it was done.
 func restoreAPI(ctx context.Context) {
-	_, _ = ip(ctx, "route", "delete", "blackhole", plan.APIServer+"/32")
+	for _, address := range cutAddresses() {
+		_, _ = ip(ctx, "route", "delete", "blackhole", address+"/32")
+	}
+}
+
+// cutAddresses are those that the guest forwards to.
+func cutAddresses() []string {
+	addresses := []string{plan.APIServer}
+	for _, host := range plan.Hosts() {
+		if host.Director() {
+			address, _, _ := strings.Cut(host.Management, "/")
+			addresses = append(addresses, address)
+		}
+	}
+	return addresses
 }
 
 // residents lists the processes in a host's namespace.
