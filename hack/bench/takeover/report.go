@@ -139,6 +139,9 @@ func section(rows []row) string {
 	}
 	b.WriteString("\n" + table(rows))
 	for _, r := range rows {
+		if r.MovedBefore > 0 && r.Error == "" {
+			fmt.Fprintf(&b, "\nMoved %d times for no reason, before the event: %s\n", r.MovedBefore, r.round)
+		}
 		if r.Error != "" {
 			fmt.Fprintf(&b, "\nNot measured: %s: %s\n", r.round, strings.ReplaceAll(r.Error, "\n", " "))
 		}

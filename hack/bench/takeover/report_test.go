@@ -54,9 +54,9 @@ Not measured: keepalived-classic, node-crash, round 4: it broke
 	if diff := cmp.Diff(want, section(rows)); diff != "" {
 		t.Errorf("section (-want +got):\n%s", diff)
 	}
-	rows[1].Commit, rows[2].Requests = "def", 500
+	rows[1].Commit, rows[2].Requests, rows[2].MovedBefore = "def", 500, 2
 	text := section(rows)
-	for _, remark := range []string{"several commits", "In 1 rounds the client had no time"} {
+	for _, remark := range []string{"several commits", "In 1 rounds the client had no time", "Moved 2 times for no reason, before the event: keepalived-classic, node-crash, round 1"} {
 		if !strings.Contains(text, remark) {
 			t.Errorf("nothing says %q:\n%s", remark, text)
 		}

@@ -103,8 +103,12 @@ type Seen struct {
 	// answered at the end.
 	OpenConnections int `json:"openConnections"`
 	Survived        int `json:"survived"`
-	// Moves is how often the client was sent to another director.
+	// Moves is how often the client was sent to another director from the event on.
 	Moves int `json:"moves"`
+	// MovedBefore is how often it was before that, for no reason, since its
+	// connections were open: then the director that the event came to may not be
+	// the one that they went by.
+	MovedBefore int `json:"movedBefore,omitempty"`
 	// Errors are the distinct reasons of failures, at most five.
 	Errors []string `json:"errors,omitempty"`
 	// Active is the director that was active, empty if that could not be told.

@@ -51,13 +51,13 @@ func beClient(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	end := time.Now()
 	stop()
 	wait()
-	from := event.Add(-plan.Before)
-	sum := load.Summarize(recorder.Results(from, end))
+	sum := load.Summarize(recorder.Results(event.Add(-plan.Before), end))
+	before, after := moved.split(event)
 	return json.NewEncoder(stdout).Encode(plan.Seen{
 		Requests: sum.Requests, Failed: sum.Failed,
 		OutageMs: sum.Outage.Milliseconds(), FailingMs: sum.Failing.Milliseconds(),
 		OpenConnections: plan.Open, Survived: plan.Open - len(lost()),
-		Moves: moved.since(from), Errors: sum.Errors,
+		Moves: after, MovedBefore: before, Errors: sum.Errors,
 	})
 }
 

@@ -52,17 +52,18 @@ func (m *mover) note(now time.Time, mac string) {
 	m.last = mac
 }
 
-// since counts the moves from a moment on.
-func (m *mover) since(from time.Time) int {
+// split counts the moves before a moment, and those from then on.
+func (m *mover) split(at time.Time) (before, after int) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	count := 0
-	for _, at := range m.moves {
-		if !at.Before(from) {
-			count++
+	for _, move := range m.moves {
+		if move.Before(at) {
+			before++
+		} else {
+			after++
 		}
 	}
-	return count
+	return before, after
 }
 
 // neighbour finds the MAC of an address in /proc/net/arp; empty if there is none

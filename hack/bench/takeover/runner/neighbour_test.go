@@ -26,9 +26,10 @@ func TestAMoveIsAnotherDirectorAndNotAGap(t *testing.T) {
 	for i, mac := range []string{"", "a", "a", "", "a", "b", "", "a"} {
 		m.note(noon.Add(time.Duration(i)*time.Second), mac)
 	}
-	for from, want := range map[int]int{0: 2, 5: 2, 6: 1, 8: 0} {
-		if got := m.since(noon.Add(time.Duration(from) * time.Second)); got != want {
-			t.Errorf("since(%d) = %d, want %d", from, got, want)
+	for at, want := range map[int][2]int{0: {0, 2}, 5: {0, 2}, 6: {1, 1}, 8: {2, 0}} {
+		before, after := m.split(noon.Add(time.Duration(at) * time.Second))
+		if got := [2]int{before, after}; got != want {
+			t.Errorf("split(%d) = %v, want %v", at, got, want)
 		}
 	}
 }
