@@ -8,6 +8,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"sync"
 	"time"
 )
@@ -71,6 +72,37 @@ func (h *Held) ask(i int, limit time.Duration) error {
 	}
 	_, err = io.Copy(io.Discard, response.Body)
 	return errors.Join(err, response.Body.Close())
+}
+
+// Talk asks on every connection again and again, so often, until ctx ends, and
+// once more after that. One that fails, or does not answer within the limit, is
+// asked no more. The function that it returns waits for the last answers and
+// tells why each lost connection was lost. Nothing else may ask meanwhile.
+func (h *Held) Talk(ctx context.Context, every, limit time.Duration) (lost func() []error) {
+	failed := make([]error, len(h.conns))
+	var talking sync.WaitGroup
+	for i := range h.conns {
+		talking.Go(func() { failed[i] = h.talk(ctx, i, every, limit) })
+	}
+	return func() []error {
+		talking.Wait()
+		return slices.DeleteFunc(failed, func(err error) bool { return err == nil })
+	}
+}
+
+func (h *Held) talk(ctx context.Context, i int, every, limit time.Duration) error {
+	ticker := time.NewTicker(every)
+	defer ticker.Stop()
+	for ctx.Err() == nil {
+		if err := h.ask(i, limit); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-ticker.C:
+		}
+	}
+	return h.ask(i, limit)
 }
 
 // Close closes the connections.

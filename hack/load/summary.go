@@ -19,6 +19,10 @@ type Summary struct {
 	// start of the next that succeeded (or of the last, if none did); 0 if none
 	// failed.
 	Outage time.Duration
+	// Failing is the time from the start of the first failed request to the start
+	// of the first that succeeded after the last failed one (or of the last, if
+	// none did): all the while some failed, though not all of them may have.
+	Failing time.Duration
 	// Errors are the distinct reasons of failures, at most five of them.
 	Errors []string
 }
@@ -28,11 +32,13 @@ func Summarize(results []Result) Summary {
 	results = sorted(results)
 	s := Summary{Requests: len(results), PerServer: map[string]int{}}
 	reasons := map[string]struct{}{}
-	var down time.Time
+	var first, down time.Time
 	for _, result := range results {
 		if result.Err == nil {
 			s.PerServer[result.Server]++
-			s.Outage = max(s.Outage, since(down, result.Start))
+			if !down.IsZero() {
+				s.Outage, s.Failing = max(s.Outage, result.Start.Sub(down)), result.Start.Sub(first)
+			}
 			down = time.Time{}
 			continue
 		}
@@ -44,20 +50,17 @@ func Summarize(results []Result) Summary {
 		if down.IsZero() {
 			down = result.Start
 		}
+		if first.IsZero() {
+			first = down
+		}
 	}
-	if len(results) > 0 {
-		s.Outage = max(s.Outage, since(down, results[len(results)-1].Start))
+	if !down.IsZero() {
+		last := results[len(results)-1].Start
+		s.Outage, s.Failing = max(s.Outage, last.Sub(down)), last.Sub(first)
 	}
 	s.Errors = slices.Sorted(maps.Keys(reasons))
 	s.Errors = s.Errors[:min(len(s.Errors), 5)]
 	return s
-}
-
-func since(down, now time.Time) time.Duration {
-	if down.IsZero() {
-		return 0
-	}
-	return now.Sub(down)
 }
 
 // sorted returns the results in the order of their starts.

@@ -27,21 +27,21 @@ func TestSummarize(t *testing.T) {
 			results: []Result{at(300, "rs1", nil), at(100, "", refused), at(0, "rs1", nil), at(200, "", refused)},
 			want: Summary{
 				Requests: 4, Failed: 2, PerServer: map[string]int{"rs1": 2},
-				Outage: 200 * time.Millisecond, Errors: []string{"refused"},
+				Outage: 200 * time.Millisecond, Failing: 200 * time.Millisecond, Errors: []string{"refused"},
 			},
 		},
-		"the longest outage counts": {
+		"the longest outage counts, and from the first to the last failure it fails": {
 			results: []Result{at(0, "", refused), at(20, "rs1", nil), at(40, "", refused), at(90, "rs1", nil)},
 			want: Summary{
 				Requests: 4, Failed: 2, PerServer: map[string]int{"rs1": 2},
-				Outage: 50 * time.Millisecond, Errors: []string{"refused"},
+				Outage: 50 * time.Millisecond, Failing: 90 * time.Millisecond, Errors: []string{"refused"},
 			},
 		},
 		"an outage that does not end lasts to the last request": {
 			results: []Result{at(0, "rs1", nil), at(20, "", refused), at(140, "", refused)},
 			want: Summary{
 				Requests: 3, Failed: 2, PerServer: map[string]int{"rs1": 1},
-				Outage: 120 * time.Millisecond, Errors: []string{"refused"},
+				Outage: 120 * time.Millisecond, Failing: 120 * time.Millisecond, Errors: []string{"refused"},
 			},
 		},
 	}

@@ -51,6 +51,21 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func TestABareNodeRunsNothingAndHasTheAdminsKubeconfig(t *testing.T) {
+	for _, bare := range []bool{false, true} {
+		config := defaults()
+		config.Bare = bare
+		lab, n := &Lab{config: config}, config.Nodes()[0]
+		if services := lab.boot(n).Services; (len(services) == 0) != bare {
+			t.Errorf("bare %t: %d services", bare, len(services))
+		}
+		files, err := lab.overlay(n, &credentials{tokens: map[string]string{adminUser: "secret"}})
+		if _, found := files[AdminKubeconfig]; err != nil || found != bare {
+			t.Errorf("bare %t: the admin's kubeconfig is there: %t, %v", bare, found, err)
+		}
+	}
+}
+
 func TestAddressPlan(t *testing.T) {
 	config := defaults()
 	config.Directors, config.Workers = maxDirectors, maxWorkers

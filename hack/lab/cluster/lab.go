@@ -56,8 +56,8 @@ func (l *Lab) Config() Config { return l.config }
 // machine.
 func (l *Lab) Kubeconfig() string { return l.path("kubeconfig") }
 
-// Up makes a lab and returns once all nodes are Ready, telling on progress
-// what it does and how long that took. If there is a lab of that name already
+// Up makes a lab and returns once all nodes are Ready, bare ones once they have
+// booted, telling on progress what it does and how long that took. If there is a lab of that name already
 // it says so and returns that one. If it fails, or ctx ends, nothing is left.
 func Up(ctx context.Context, config Config, progress io.Writer) (*Lab, error) {
 	if err := config.Validate(); err != nil {
@@ -181,8 +181,10 @@ func (l *Lab) up(ctx context.Context, progress io.Writer) error {
 	}
 	phases.done("API server ready")
 
-	if err := l.startControllers(files.Kube, creds); err != nil {
-		return err
+	if !l.config.Bare {
+		if err := l.startControllers(files.Kube, creds); err != nil {
+			return err
+		}
 	}
 	if err := l.awaitNodes(ctx, api, phases); err != nil {
 		return err
@@ -279,6 +281,9 @@ func (l *Lab) awaitNodes(ctx context.Context, api *apiClient, phases *phases) er
 		return err
 	}
 	phases.done("guests booted")
+	if l.config.Bare {
+		return nil
+	}
 
 	err := l.await(ctx, "the nodes to be Ready", func(ctx context.Context) (bool, error) {
 		ready, err := api.readyNodes(ctx)

@@ -25,8 +25,14 @@ const containerdSocket = "/run/containerd/containerd.sock"
 // stand still for seconds while another one is started.
 const behindPods = 10
 
+// AdminKubeconfig is where a bare node has a kubeconfig with all rights.
+const AdminKubeconfig = "/etc/kubernetes/admin.kubeconfig"
+
 // boot is what the agent of a node does.
 func (l *Lab) boot(n Node) node.Boot {
+	if l.config.Bare {
+		return node.Boot{Hostname: n.Name, Setup: l.setup(n)}
+	}
 	return node.Boot{
 		Hostname: n.Name,
 		Setup:    l.setup(n),
@@ -91,6 +97,12 @@ func (l *Lab) setup(n Node) [][]string {
 
 // overlay is the node's own files.
 func (l *Lab) overlay(n Node, creds *credentials) (map[string][]byte, error) {
+	if l.config.Bare {
+		return map[string][]byte{
+			"/etc/hosts":    []byte("127.0.0.1 localhost\n::1 localhost\n"),
+			AdminKubeconfig: creds.kubeconfig(adminUser),
+		}, nil
+	}
 	network, err := cniConfig(n, l.config.Nodes())
 	if err != nil {
 		return nil, fmt.Errorf("writing the pod network of %s: %w", n.Name, err)

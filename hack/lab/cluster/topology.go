@@ -56,6 +56,10 @@ type Config struct {
 	// Pods are the workers' pod networks, in order; a worker beyond them, like
 	// every director, has routed pods.
 	Pods []PodNetwork `json:"pods,omitempty"`
+	// Bare says that nodes run nothing: no kubelet, no containerd, no kube-proxy.
+	// They have AdminKubeconfig instead, and whoever made the lab runs programs on
+	// them. Of the control plane there are etcd and the API server.
+	Bare bool `json:"bare,omitempty"`
 	// MemoryMiB is each node's memory.
 	MemoryMiB int `json:"memoryMiB"`
 	// Accelerator is how qemu runs the nodes, see package guest.
