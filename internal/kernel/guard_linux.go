@@ -51,13 +51,14 @@ func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 		return err
 	}
 	c.mu.Lock()
-	relay := c.relay
+	relay, sharing := c.relay, c.sharing
 	c.mu.Unlock()
 	link, err := c.relayLink(relay)
 	if err != nil {
 		return err
 	}
 	g := newGuard(append([]string{node.Interface}, node.Links...), relayChains(relay, link))
+	g.protectSync(sharing)
 	if g.upToDate(conn) {
 		return nil
 	}

@@ -169,6 +169,11 @@ func (c *Client) restore(ctx context.Context) error {
 			}
 		}
 	}
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	if err := c.stopSyncDaemons(ctx); err != nil {
+		return err
+	}
 	if err := c.deleteDummy(); err != nil {
 		return fmt.Errorf("deleting %s: %w", netstate.DummyLink, err)
 	}
@@ -183,7 +188,7 @@ func (c *Client) restore(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.node, c.relay = nil, nil
+	c.node, c.relay, c.sharing = nil, nil, nil
 	c.index.filled, c.index.keys = false, nil
 	c.mu.Unlock()
 	return c.record.remove()
