@@ -165,6 +165,12 @@ type node struct {
 	guard chan struct{}
 	ipvs  bool
 	relay kernel.Relay
+	// sync is what the kernel shares, synced what it says of it, syncs how often it
+	// was asked.
+	sync    kernel.Sync
+	synced  kernel.SyncState
+	syncErr error
+	syncs   int
 	// gone are neighbours that do not answer.
 	gone map[netip.Addr]bool
 	// reaches are what is not simply adjacent; routes has a value for each change.
@@ -237,6 +243,24 @@ func (n *node) SetRelay(_ context.Context, relay kernel.Relay) error {
 	defer n.mu.Unlock()
 	n.relay = relay
 	return nil
+}
+
+func (n *node) SyncConnections(_ context.Context, sync kernel.Sync) (kernel.SyncState, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sync = sync
+	n.syncs++
+	if n.syncErr != nil || sync.Interface == "" {
+		return kernel.SyncState{}, n.syncErr
+	}
+	return n.synced, nil
+}
+
+// shares returns what the node shares.
+func (n *node) shares() kernel.Sync {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sync
 }
 
 func (n *node) Probe(_ context.Context, _ string, addr netip.Addr) (bool, error) {

@@ -22,6 +22,7 @@ type Metrics struct {
 	claims      prometheus.Counter
 	renewed     *prometheus.GaugeVec
 	relaying    *prometheus.GaugeVec
+	shared      prometheus.Gauge
 }
 
 // NewMetrics makes the director's metrics and registers them.
@@ -69,8 +70,12 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "1 while packets of unknown connections go to the director that had the group before.",
 		}, []string{"group"}),
 	}
+	m.shared = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "lvs_director_connection_sync",
+		Help: "1 while the kernel shares its connections with the other directors.",
+	})
 	m.active.WithLabelValues(strconv.Itoa(group)).Set(0)
-	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying)
+	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying, m.shared)
 	return m
 }
 
@@ -103,6 +108,12 @@ func (m *Metrics) role(group string, announcing bool, reason string) {
 func (m *Metrics) heardClaim() {
 	if m != nil {
 		m.claims.Inc()
+	}
+}
+
+func (m *Metrics) sharing(running bool) {
+	if m != nil {
+		m.shared.Set(number(running))
 	}
 }
 

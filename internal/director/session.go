@@ -55,6 +55,8 @@ type session struct {
 	// pool's settings changed, relinked that the links may have by which real
 	// servers are reached.
 	nudge, reconfigured, relinked chan struct{}
+	// resync asks for a look at the connections that are shared.
+	resync chan struct{}
 
 	// started and startedBoot are the same moment by two clocks.
 	started     time.Time
@@ -84,6 +86,7 @@ type session struct {
 	links     []string
 	conflicts conflicts
 	relay     relay
+	syncing   syncing
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
 	// programmed says that all that was to be served has been in the kernel since
@@ -158,6 +161,7 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		nudge:        make(chan struct{}, 1),
 		reconfigured: make(chan struct{}, 1),
 		relinked:     make(chan struct{}, 1),
+		resync:       make(chan struct{}, 1),
 		started:      time.Now(),
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
@@ -261,7 +265,9 @@ func (s *session) configure(pool Pool) {
 	before := s.pool
 	s.pool = pool
 	s.mu.Unlock()
-	if before.Election = pool.Election; before.equal(pool) {
+	before.Election, before.ConnectionSync = pool.Election, pool.ConnectionSync
+	if before.equal(pool) {
+		s.resyncSoon()
 		return
 	}
 	select {
@@ -298,6 +304,7 @@ func (s *session) judge(ctx context.Context) {
 		s.announce()
 		s.answer()
 		s.relayOn(ctx)
+		s.resyncSoon()
 		s.measure()
 		if changed {
 			s.d.cfg.Changed(netstate.Key{})

@@ -53,6 +53,8 @@ type Status struct {
 	Conflicts []Conflict
 	// Last is the last change between active and standby, nil if there was none.
 	Last *Transition
+	// Sync is how it shares connections.
+	Sync SyncStatus
 	// VIPs, Services and Destinations in the kernel.
 	VIPs, Services, Destinations int
 }
@@ -85,6 +87,7 @@ func (d *Director) Status() Status {
 	status.Waiting, status.Announcing, status.Since = s.waiting, s.decision.Announce, s.since
 	status.Epoch, status.Last, status.Conflicts = s.decision.Epoch, s.last, s.conflicts.present()
 	status.APIReachable = s.elector.APIReachable()
+	status.Sync = s.syncStatus()
 	return status
 }
 
