@@ -78,6 +78,14 @@ const (
 	// True: Programmed. Unknown: Starting. False: SchedulerUnavailable or
 	// KernelError.
 	ConditionFullyProgrammed = "FullyProgrammed"
+
+	// ConditionConnectionsSynced says whether the director knows the connections
+	// that are open at the others, so that they live on if it takes over.
+	//
+	// True: Synced. Unknown: Starting. False: Cold, SyncDisabled, SyncDaemonTaken or
+	// SyncFailed. With any of the last two, connections may be reset at a takeover;
+	// all else is served.
+	ConditionConnectionsSynced = "ConnectionsSynced"
 )
 
 // Reasons of the conditions' good state.
@@ -295,6 +303,26 @@ const (
 	// ReasonPeerKernelAnswers: the kernel of another director still answers for
 	// the VIPs; it stops when that director has seen that this one is ready.
 	ReasonPeerKernelAnswers = "PeerKernelAnswers"
+
+	// ReasonSynced: the director has listened to the connections of the others for
+	// as long as spec.election.preemption.delay.
+	ReasonSynced = "Synced"
+
+	// ReasonCold: the director listens to the connections of the others, but not
+	// for long enough yet. The message says until when.
+	ReasonCold = "Cold"
+
+	// ReasonSyncDisabled: the DirectorPool says so.
+	ReasonSyncDisabled = "SyncDisabled"
+
+	// ReasonSyncDaemonTaken: somebody else (keepalived's lvs_sync_daemon) runs
+	// IPVS's synchronisation daemon on the node, with other settings. It is left
+	// alone.
+	ReasonSyncDaemonTaken = "SyncDaemonTaken"
+
+	// ReasonSyncFailed: the kernel does not synchronise connections. The message
+	// says why.
+	ReasonSyncFailed = "SyncFailed"
 
 	// ReasonWaitingForVerdicts: real servers have no verdict yet.
 	ReasonWaitingForVerdicts = "WaitingForVerdicts"

@@ -66,7 +66,7 @@ type DirectorSpec struct {
 // DirectorStatus is what a director reports of itself.
 type DirectorStatus struct {
 	// conditions are Ready, Candidate, APIReachable, AddressConflict,
-	// KernelAnswers, IPVSAvailable and FullyProgrammed.
+	// KernelAnswers, IPVSAvailable, FullyProgrammed and ConnectionsSynced.
 	// +listType=map
 	// +listMapKey=type
 	// +kubebuilder:validation:MaxItems=16
@@ -83,6 +83,13 @@ type DirectorStatus struct {
 	// +kubebuilder:validation:MaxLength=45
 	// +optional
 	IPv6Address string `json:"ipv6Address,omitempty"`
+
+	// syncAddress is the address from which this director sends its connections to
+	// the others of the pool, and from which these take them; empty while it does
+	// not.
+	// +kubebuilder:validation:MaxLength=45
+	// +optional
+	SyncAddress string `json:"syncAddress,omitempty"`
 
 	// interface is the network interface that VIPs are announced on.
 	// +kubebuilder:validation:MaxLength=15

@@ -64,6 +64,12 @@ type DirectorPoolSpec struct {
 	// +optional
 	Election Election `json:"election,omitzero"`
 
+	// connectionSync says whether the directors share their connections, so that
+	// those that are open live on at another director.
+	// +kubebuilder:default={}
+	// +optional
+	ConnectionSync ConnectionSync `json:"connectionSync,omitzero"`
+
 	// announcement says how VIPs are announced.
 	// +kubebuilder:default={}
 	// +optional
@@ -190,8 +196,11 @@ type Preemption struct {
 	// delay is how long a director must have been ready to serve before it takes
 	// the VIPs from another that serves them, 0s to 1h. It is what keeps a machine
 	// that fails again and again from taking the VIPs each time (VRRP's
-	// preempt_delay).
-	// +kubebuilder:default="5s"
+	// preempt_delay). Left out, it is 30s with connectionSync and 5s without. With
+	// connectionSync it is also how long a machine that has just come up listens to
+	// the connections of the others before it takes the VIPs, and ranks last until
+	// then: connections are sent again every 10s, and with less than 15s some of
+	// those that are open may be reset.
 	// +kubebuilder:validation:Type=string
 	// +kubebuilder:validation:MaxLength=32
 	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
@@ -209,6 +218,70 @@ type PreemptionPolicy string
 const (
 	PreemptHigherPriority PreemptionPolicy = "HigherPriority"
 	PreemptNever          PreemptionPolicy = "Never"
+)
+
+// ConnectionSync says whether, and how, the directors of a pool share their
+// connections. IPVS does it in the kernel (its synchronisation daemon): a director
+// sends each connection to the others when it is established, when it changes its
+// state, and then every 10 s for as long as it has packets.
+type ConnectionSync struct {
+	// mode is Enabled, or Disabled: then a connection lives through a takeover only
+	// while the machine of the director before still answers. Enabled takes
+	// bandwidth on the interface, 36 bytes (IPv6: 72) for each time that a
+	// connection is sent, and memory on each director for the connections of all.
+	//
+	// Nothing is encrypted or signed: whoever can send to the group and port with
+	// the address of a director can make its kernel send packets of a connection to
+	// any real server of the VIP. The guard drops what comes from other addresses;
+	// with spec.guard Disabled everybody on the segment is believed. On a segment
+	// that is not trusted say Disabled, or give interface another one.
+	// +kubebuilder:default=Enabled
+	// +optional
+	Mode ConnectionSyncMode `json:"mode,omitempty"`
+
+	// syncID tells this pool from others that send to the same group and port, 0 to
+	// 255; the directors of a pool have the same one. With 0 a director takes what
+	// any pool sends. Left out, it comes from the pool's UID and is not 0: two pools
+	// on one segment have the same one by a chance of 1 in 255, and then take in
+	// each other's connections, which serve no purpose there.
+	// +kubebuilder:validation:Minimum=0
+	// +kubebuilder:validation:Maximum=255
+	// +optional
+	SyncID *int32 `json:"syncID,omitempty"`
+
+	// interface is the network interface that connections are sent on. It needs an
+	// IPv4 address. Left out, it is the announcement interface.
+	// +optional
+	Interface *Interface `json:"interface,omitempty"`
+
+	// port is the UDP port that connections are sent to. Where net.ipv4.vs.sync_ports
+	// of a node is above 1, as many ports from this one on are used.
+	// +kubebuilder:default=8848
+	// +kubebuilder:validation:Minimum=1
+	// +kubebuilder:validation:Maximum=65535
+	// +optional
+	Port int32 `json:"port,omitempty"`
+
+	// group is the IPv4 multicast address that connections are sent to. Those of
+	// 224.0.0.0/24 reach all of a segment; others need an IGMP querier on it where
+	// switches snoop.
+	// +kubebuilder:default="224.0.0.81"
+	// +kubebuilder:validation:MinLength=9
+	// +kubebuilder:validation:MaxLength=15
+	// +kubebuilder:validation:XValidation:rule="isIP(self) && cidr('224.0.0.0/4').containsIP(self)",message="must be an IPv4 multicast address, 224.0.0.0 to 239.255.255.255"
+	// +optional
+	Group string `json:"group,omitempty"`
+}
+
+// ConnectionSyncMode switches the sharing of connections.
+//
+// +kubebuilder:validation:Enum=Enabled;Disabled
+type ConnectionSyncMode string
+
+// The modes of sharing connections.
+const (
+	ConnectionSyncEnabled  ConnectionSyncMode = "Enabled"
+	ConnectionSyncDisabled ConnectionSyncMode = "Disabled"
 )
 
 // Announcement says how VIPs are announced.

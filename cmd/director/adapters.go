@@ -42,8 +42,9 @@ func (m member) SetPeers(own directorcontroller.Rank, peers []directorcontroller
 	all := make([]director.Peer, len(peers))
 	for i, peer := range peers {
 		all[i] = director.Peer{
-			Node: peer.Node, Address: peer.Address, IPv6Address: peer.IPv6Address, MAC: peer.MAC, Live: peer.Live,
-			Candidate: peer.Candidate, Impaired: peer.Impaired, KernelAnswers: peer.KernelAnswers, Rank: director.Rank(peer.Rank),
+			Node: peer.Node, Address: peer.Address, IPv6Address: peer.IPv6Address, SyncAddress: peer.SyncAddress,
+			MAC: peer.MAC, Live: peer.Live,
+			Candidate: peer.Candidate, Impaired: peer.Impaired, Cold: peer.Cold, KernelAnswers: peer.KernelAnswers, Rank: director.Rank(peer.Rank),
 		}
 	}
 	m.c.director.SetPeers(director.Rank(own), all)
@@ -56,10 +57,11 @@ func poolOf(pool v1alpha1.DirectorPool) director.Pool {
 		Refresh: pool.Spec.Announcement.RefreshInterval.Duration,
 		Election: election.Settings{
 			LeaseDuration: pool.Spec.Election.LeaseDuration.Duration,
-			Preemption:    preemptionOf(pool.Spec.Election.Preemption),
+			Preemption:    preemptionOf(pool.Spec),
 		},
-		Groups: int(pool.Spec.Election.Groups),
-		Guard:  pool.Spec.Guard != v1alpha1.GuardDisabled,
+		Groups:         int(pool.Spec.Election.Groups),
+		ConnectionSync: syncOf(pool),
+		Guard:          pool.Spec.Guard != v1alpha1.GuardDisabled,
 		Timeouts: netstate.Timeouts{
 			TCP:    pool.Spec.IPVS.TCPTimeout.Duration,
 			TCPFin: pool.Spec.IPVS.TCPFinTimeout.Duration,
@@ -77,18 +79,6 @@ func poolOf(pool v1alpha1.DirectorPool) director.Pool {
 		}
 	}
 	return p
-}
-
-// preemptionDelay is the API's default, for a pool that was stored before it had
-// one.
-const preemptionDelay = 5 * time.Second
-
-func preemptionOf(p v1alpha1.Preemption) election.Preemption {
-	preemption := election.Preemption{Never: p.Policy == v1alpha1.PreemptNever, Delay: preemptionDelay}
-	if p.Delay != nil {
-		preemption.Delay = p.Delay.Duration
-	}
-	return preemption
 }
 
 // programmer is the director as the planner sees it.

@@ -36,6 +36,9 @@ func outcomeOf(s director.Status) conditions.DirectorOutcome {
 		IPVS:       ipvsOf(s),
 		API:        conditions.APIUnreachable,
 		Answering:  answeringOf(s),
+
+		SyncAddress: s.Sync.Source,
+		Syncing:     syncingOf(s),
 	}
 	if s.APIReachable {
 		outcome.API = conditions.APIReachable
@@ -118,6 +121,23 @@ func answeringOf(s director.Status) conditions.Answering {
 	default:
 		return conditions.AnsweringStandby
 	}
+}
+
+// syncingOf says how connections are shared. A director that belongs to no pool
+// has nobody to share them with.
+func syncingOf(s director.Status) conditions.Syncing {
+	syncing := conditions.Syncing{Disabled: s.Pool != "" && !s.Sync.Enabled, Running: s.Sync.Running}
+	if s.Sync.Cold {
+		syncing.ColdUntil = s.Sync.ColdUntil.Round(time.Second)
+	}
+	switch {
+	case s.Sync.Err == nil:
+	case errors.Is(s.Sync.Err, kernel.ErrSyncDaemonTaken):
+		syncing.Failure = conditions.Failure{Reason: v1alpha1.ReasonSyncDaemonTaken, Message: s.Sync.Err.Error()}
+	default:
+		syncing.Failure = conditions.Failure{Reason: v1alpha1.ReasonSyncFailed, Message: s.Sync.Err.Error()}
+	}
+	return syncing
 }
 
 // transitionOf tells of a transition in a pool of so many groups: of one alone it

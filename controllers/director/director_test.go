@@ -264,10 +264,24 @@ func TestPeers(t *testing.T) {
 	refusing.Status.Conditions = append(refusing.Status.Conditions, metav1.Condition{
 		Type: v1alpha1.ConditionFullyProgrammed, Status: metav1.ConditionFalse, Reason: v1alpha1.ReasonKernelError,
 	})
+	listening := func(status metav1.ConditionStatus, reason string) *v1alpha1.Director {
+		d := makeDirector("lb-2", "one", "Ready", "Candidate")
+		d.Status.SyncAddress = "198.51.100.12"
+		d.Status.Conditions = append(d.Status.Conditions, metav1.Condition{
+			Type: v1alpha1.ConditionConnectionsSynced, Status: status, Reason: reason,
+		})
+		return d
+	}
+	shares := func(p *Peer) { p.SyncAddress = netip.MustParseAddr("198.51.100.12") }
+	cold := func(p *Peer) { shares(p); p.Cold = true }
 	for name, tc := range map[string]struct {
 		objects []client.Object
 		want    []Peer
 	}{
+		"it shares connections":      {[]client.Object{listening(metav1.ConditionTrue, v1alpha1.ReasonSynced), good[1], good[2]}, with(shares)},
+		"it has just begun to":       {[]client.Object{listening(metav1.ConditionFalse, v1alpha1.ReasonCold), good[1], good[2]}, with(cold)},
+		"it is about to":             {[]client.Object{listening(metav1.ConditionUnknown, v1alpha1.ReasonStarting), good[1], good[2]}, with(cold)},
+		"it cannot":                  {[]client.Object{listening(metav1.ConditionFalse, v1alpha1.ReasonSyncFailed), good[1], good[2]}, with(shares)},
 		"its kernel refuses some":    {[]client.Object{refusing, good[1], good[2]}, with(func(p *Peer) { p.Impaired = true })},
 		"a live one":                 {good, []Peer{peer}},
 		"the director itself":        {[]client.Object{makeDirector("lb-1", "one", "Ready"), makeNode("lb-1", nil), makePod("lb-1", corev1.ConditionTrue)}, nil},

@@ -36,7 +36,9 @@ type Peer struct {
 	Node string
 	// Address and IPv6Address are the node's own on its announcement interface.
 	Address, IPv6Address netip.Addr
-	MAC                  string
+	// SyncAddress is the one from which it sends its connections, if it does.
+	SyncAddress netip.Addr
+	MAC         string
 	// Live says that its Node and pod are ready, and that it says that it can
 	// serve.
 	Live bool
@@ -45,7 +47,9 @@ type Peer struct {
 	Candidate, KernelAnswers bool
 	// Impaired says that its kernel refuses some of the VIPs.
 	Impaired bool
-	Rank     Rank
+	// Cold says that it may not know all connections of the others yet.
+	Cold bool
+	Rank Rank
 }
 
 // Rank is what a node counts for in the election.
@@ -191,15 +195,25 @@ func peerOf(director *v1alpha1.Director) Peer {
 	// An address that cannot be read is none: the peer is one nevertheless.
 	addr, _ := netip.ParseAddr(director.Status.Address)
 	addr6, _ := netip.ParseAddr(director.Status.IPv6Address)
+	syncAddr, _ := netip.ParseAddr(director.Status.SyncAddress)
 	return Peer{
 		Node:          director.Name,
+		SyncAddress:   syncAddr,
 		Address:       addr,
 		IPv6Address:   addr6,
 		MAC:           director.Status.MAC,
 		Candidate:     meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionCandidate),
 		Impaired:      meta.IsStatusConditionFalse(director.Status.Conditions, v1alpha1.ConditionFullyProgrammed),
 		KernelAnswers: meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionKernelAnswers),
+		Cold:          cold(director),
 	}
+}
+
+// cold says whether a director may not know all connections of the others yet. One
+// that does not listen at all is not waited for.
+func cold(director *v1alpha1.Director) bool {
+	synced := meta.FindStatusCondition(director.Status.Conditions, v1alpha1.ConditionConnectionsSynced)
+	return synced != nil && (synced.Reason == v1alpha1.ReasonCold || synced.Reason == v1alpha1.ReasonStarting)
 }
 
 // autoscalerTaint marks a node that the cluster autoscaler is about to remove.

@@ -21,12 +21,14 @@ const master, backup = "director1", "director2"
 // The steps that are about directors.
 const directorStop, directorFailure, comeback = "directorStop", "directorFailure", "return"
 
-// preferFirst are the chart's values that give the master its priority.
+// preferFirst are the chart's values that give the master its priority, and have it
+// come back soon.
 func preferFirst() []string {
 	const entry = "pool.election.priorities[0]."
 	return []string{
 		entry + "priority=100",
 		entry + `nodeSelector.matchLabels.kubernetes\.io/hostname=` + master,
+		"pool.election.preemption.delay=5s",
 	}
 }
 

@@ -21,7 +21,7 @@ import (
 // Version is the version of the file's schema. It grows with every change of
 // what is stored: a director refuses every other version and starts without a
 // checkpoint then, which costs it something only while the API server is away.
-const Version = 4
+const Version = 5
 
 // Checkpoint is what is kept.
 type Checkpoint struct {
@@ -36,6 +36,8 @@ type Checkpoint struct {
 	Refresh time.Duration `json:"refresh,omitempty"`
 	// Election holds the pool's settings of it.
 	Election Election `json:"election"`
+	// ConnectionSync holds those of sharing connections.
+	ConnectionSync ConnectionSync `json:"connectionSync,omitzero"`
 
 	Keys   []Key   `json:"keys,omitempty"`
 	Groups []Group `json:"groups,omitempty"`
@@ -49,6 +51,15 @@ type Election struct {
 	PreemptionDelay time.Duration `json:"preemptionDelay,omitempty"`
 	// Groups is how many groups the VIPs are divided into; 0 is one.
 	Groups int `json:"groups,omitempty"`
+}
+
+// ConnectionSync is how a pool's directors share connections.
+type ConnectionSync struct {
+	Enabled   bool       `json:"enabled,omitempty"`
+	Interface string     `json:"interface,omitempty"`
+	ID        uint8      `json:"id,omitempty"`
+	Group     netip.Addr `json:"group,omitzero"`
+	Port      uint16     `json:"port,omitempty"`
 }
 
 // Key is the wanted state of one key.
@@ -137,6 +148,8 @@ type Peer struct {
 	Addr netip.Addr `json:"addr"`
 	// IPv6Addr is its IPv6 address, if it has one.
 	IPv6Addr netip.Addr `json:"ipv6Addr,omitzero"`
+	// SyncAddr is the one from which it sends its connections, if it does.
+	SyncAddr netip.Addr `json:"syncAddr,omitzero"`
 	MAC      MAC        `json:"mac,omitempty"`
 	// Live says that it could take over when that was last known.
 	Live bool `json:"live,omitempty"`

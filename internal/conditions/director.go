@@ -23,11 +23,13 @@ type DirectorOutcome struct {
 	// Address and IPv6Address are the node's own on the announcement interface, whose
 	// name and hardware address are Interface and MAC.
 	Address, IPv6Address netip.Addr
-	Interface            string
-	MAC                  string
-	KernelVersion        string
-	Schedulers           []string
-	ConnectionTableSize  int64
+	// SyncAddress is the one from which it sends its connections, if it does.
+	SyncAddress         netip.Addr
+	Interface           string
+	MAC                 string
+	KernelVersion       string
+	Schedulers          []string
+	ConnectionTableSize int64
 
 	// RolePending says that the director has yet to find out whether it is active
 	// still, so that Groups does not tell.
@@ -59,6 +61,7 @@ type DirectorOutcome struct {
 	Answering Answering
 	// Conflicts are the VIPs that others answer for.
 	Conflicts []Conflict
+	Syncing   Syncing
 }
 
 // IPVS is what is known of the kernel's IPVS.
@@ -113,6 +116,7 @@ func Director(in DirectorOutcome) v1alpha1.DirectorStatus {
 	notes.kernelAnswers(in.Answering)
 	notes.ipvsAvailable(in.IPVS, in.Lacking)
 	notes.fullyProgrammed(ready, in.Refused)
+	notes.connectionsSynced(in.Syncing)
 	status := v1alpha1.DirectorStatus{
 		Conditions:          notes.conditions,
 		Interface:           in.Interface,
@@ -130,6 +134,9 @@ func Director(in DirectorOutcome) v1alpha1.DirectorStatus {
 	}
 	if in.IPv6Address.IsValid() {
 		status.IPv6Address = in.IPv6Address.String()
+	}
+	if in.SyncAddress.IsValid() {
+		status.SyncAddress = in.SyncAddress.String()
 	}
 	return status
 }

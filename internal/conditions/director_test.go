@@ -24,6 +24,7 @@ func healthyDirector() DirectorOutcome {
 		Counts:         v1alpha1.DirectorCounts{VirtualIPs: 1, Services: 1, Destinations: 2},
 		LastTransition: &v1alpha1.DirectorTransition{Reason: "the Lease had expired", Time: metav1.NewTime(noon)},
 		Programmed:     true, IPVS: IPVSAvailable, API: APIReachable, Answering: AnsweringAlone,
+		SyncAddress: netip.MustParseAddr("198.51.100.2"), Syncing: Syncing{Running: true},
 	}
 }
 
@@ -32,7 +33,7 @@ func TestDirectorThatServes(t *testing.T) {
 	got := Director(in)
 	got.Conditions = nil
 	want := v1alpha1.DirectorStatus{
-		Address: "192.168.11.2", Interface: "eth0", MAC: "52:54:00:00:00:02",
+		Address: "192.168.11.2", SyncAddress: "198.51.100.2", Interface: "eth0", MAC: "52:54:00:00:00:02",
 		KernelVersion: "6.1.0", Schedulers: []string{"rr", "wrr"}, ConnectionTableSize: 4096,
 		Groups:         []v1alpha1.GroupStatus{{Group: 0, Epoch: 7, Since: at(noon)}},
 		Counts:         &v1alpha1.DirectorCounts{VirtualIPs: 1, Services: 1, Destinations: 2},
@@ -51,7 +52,7 @@ func TestDirectorConditions(t *testing.T) {
 	good := map[string]string{
 		"Ready": "True Ready", "Candidate": "True Candidate", "APIReachable": "True Reachable",
 		"AddressConflict": "False NoConflict", "KernelAnswers": "True Alone", "IPVSAvailable": "True IPVSAvailable",
-		"FullyProgrammed": "True Programmed",
+		"FullyProgrammed": "True Programmed", "ConnectionsSynced": "True Synced",
 	}
 	for name, tc := range map[string]struct {
 		change func(*DirectorOutcome)
@@ -62,7 +63,7 @@ func TestDirectorConditions(t *testing.T) {
 			change: func(o *DirectorOutcome) {
 				*o = DirectorOutcome{Director: o.Director, Now: noon}
 			},
-			want: map[string]string{"Ready": "False Starting", "Candidate": "False Starting", "APIReachable": "Unknown Starting", "KernelAnswers": "False Standby", "IPVSAvailable": "Unknown Starting", "FullyProgrammed": "Unknown Starting"},
+			want: map[string]string{"Ready": "False Starting", "Candidate": "False Starting", "APIReachable": "Unknown Starting", "KernelAnswers": "False Standby", "IPVSAvailable": "Unknown Starting", "FullyProgrammed": "Unknown Starting", "ConnectionsSynced": "Unknown Starting"},
 		},
 		"no IPVS": {
 			change: func(o *DirectorOutcome) { o.IPVS = IPVSMissing },
@@ -104,6 +105,24 @@ func TestDirectorConditions(t *testing.T) {
 				o.Conflicts = []Conflict{{vip, "52:54:00:00:00:FF", ""}, {vip, "52:54:00:00:00:03", "node-b"}}
 			},
 			want: map[string]string{"AddressConflict": "True AddressClaimed"},
+		},
+		"connections are not shared": {
+			change: func(o *DirectorOutcome) { o.Syncing = Syncing{Disabled: true} },
+			want:   map[string]string{"ConnectionsSynced": "False SyncDisabled"},
+		},
+		"it does not know the others' connections yet": {
+			change: func(o *DirectorOutcome) { o.Syncing.ColdUntil = noon },
+			want:   map[string]string{"ConnectionsSynced": "False Cold"},
+		},
+		"somebody else synchronises": {
+			change: func(o *DirectorOutcome) {
+				o.Syncing = Syncing{Failure: Failure{v1alpha1.ReasonSyncDaemonTaken, "keepalived"}, ColdUntil: noon}
+			},
+			want: map[string]string{"ConnectionsSynced": "False SyncDaemonTaken"},
+		},
+		"the kernel does not synchronise": {
+			change: func(o *DirectorOutcome) { o.Syncing = Syncing{Failure: Failure{Message: "eth0 is down"}} },
+			want:   map[string]string{"ConnectionsSynced": "False SyncFailed"},
 		},
 		"a peer is there": {
 			change: func(o *DirectorOutcome) { o.Answering = AnsweringPeer },

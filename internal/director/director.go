@@ -43,6 +43,7 @@ type NodeKernel interface {
 	// Probe has the kernel look whether a neighbour is there; false once it is
 	// known not to be.
 	Probe(ctx context.Context, link string, addr netip.Addr) (bool, error)
+	synchronizer
 	routing
 }
 
@@ -190,7 +191,7 @@ func (d *Director) restore() bool {
 		d.peersKnown = true
 		for _, peer := range c.Peers {
 			d.peers = append(d.peers, Peer{
-				Node: peer.Node, Address: peer.Addr, IPv6Address: peer.IPv6Addr, MAC: string(peer.MAC), Live: peer.Live,
+				Node: peer.Node, Address: peer.Addr, IPv6Address: peer.IPv6Addr, SyncAddress: peer.SyncAddr, MAC: string(peer.MAC), Live: peer.Live,
 			})
 		}
 	}
@@ -215,7 +216,7 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 	}
 	c.Pool, c.Refresh = pool.Name, pool.Refresh
 	c.Node = netstate.Node{Interface: pool.Interface, Guard: pool.Guard, Timeouts: pool.Timeouts}
-	c.Within = pool.Within
+	c.Within, c.ConnectionSync = pool.Within, checkpoint.ConnectionSync(pool.ConnectionSync)
 	c.Election = checkpoint.Election{
 		LeaseDuration: pool.Election.LeaseDuration,
 		NeverPreempt:  pool.Election.Preemption.Never, PreemptionDelay: pool.Election.Preemption.Delay,
@@ -226,7 +227,7 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 	}
 	for _, peer := range peers {
 		c.Peers = append(c.Peers, checkpoint.Peer{
-			Node: peer.Node, Addr: peer.Address, IPv6Addr: peer.IPv6Address, MAC: checkpoint.MAC(peer.MAC), Live: peer.Live,
+			Node: peer.Node, Addr: peer.Address, IPv6Addr: peer.IPv6Address, SyncAddr: peer.SyncAddress, MAC: checkpoint.MAC(peer.MAC), Live: peer.Live,
 		})
 	}
 	if s != nil {

@@ -173,6 +173,12 @@ type node struct {
 	// directors are the MAC addresses that it was told, unless it refuses.
 	directors        []string
 	refusesDirectors bool
+	// sync is what the kernel shares, synced what it says of it, syncs how often it
+	// was asked.
+	sync    kernel.Sync
+	synced  kernel.SyncState
+	syncErr error
+	syncs   int
 	// gone are neighbours that do not answer.
 	gone map[netip.Addr]bool
 	// reaches are what is not simply adjacent; routes has a value for each change.
@@ -248,6 +254,24 @@ func (n *node) SetRelay(_ context.Context, relay kernel.Relay) error {
 	}
 	n.relay = relay
 	return nil
+}
+
+func (n *node) SyncConnections(_ context.Context, sync kernel.Sync) (kernel.SyncState, error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.sync = sync
+	n.syncs++
+	if n.syncErr != nil || sync.Interface == "" {
+		return kernel.SyncState{}, n.syncErr
+	}
+	return n.synced, nil
+}
+
+// shares returns what the node shares.
+func (n *node) shares() kernel.Sync {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.sync
 }
 
 func (n *node) Probe(_ context.Context, _ string, addr netip.Addr) (bool, error) {

@@ -22,6 +22,7 @@ type Metrics struct {
 	claims      prometheus.Counter
 	renewed     *prometheus.GaugeVec
 	relaying    *prometheus.GaugeVec
+	shared      prometheus.Gauge
 }
 
 // NewMetrics makes the director's metrics and registers them.
@@ -69,7 +70,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "1 while packets of unknown connections go to the director that had the group before.",
 		}, []string{"group"}),
 	}
-	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying)
+	m.shared = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "lvs_director_connection_sync",
+		Help: "1 while the kernel shares its connections with the other directors.",
+	})
+	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying, m.shared)
 	return m
 }
 
@@ -115,6 +120,12 @@ func (m *Metrics) groups(count int) {
 func (m *Metrics) heardClaim() {
 	if m != nil {
 		m.claims.Inc()
+	}
+}
+
+func (m *Metrics) sharing(running bool) {
+	if m != nil {
+		m.shared.Set(number(running))
 	}
 }
 

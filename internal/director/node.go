@@ -67,6 +67,7 @@ func (s *session) onInterface(ctx context.Context) {
 	group.Go(func() error { s.hearClaims(ctx, announcer); return nil })
 	group.Go(func() error { s.attendClaims(ctx, announcer); return nil })
 	group.Go(func() error { s.prepare(ctx, name, pool, announcer); return nil })
+	group.Go(func() error { s.synchronize(ctx); return nil })
 	if err := group.Wait(); err != nil && ctx.Err() == nil {
 		s.d.cfg.Log.Error("Announcing ended", "interface", name, "error", err)
 	}

@@ -27,6 +27,8 @@ type Pool struct {
 	Groups   int
 	Guard    bool
 	Timeouts netstate.Timeouts
+	// ConnectionSync is how its directors share connections.
+	ConnectionSync ConnectionSync
 }
 
 // groups is how many groups the pool has, at least one.
@@ -38,6 +40,7 @@ func (p Pool) is(q Pool) bool { return p.Name == q.Name && p.groups() == q.group
 
 func (p Pool) equal(q Pool) bool {
 	return p.is(q) && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard && p.Election == q.Election &&
+		p.ConnectionSync == q.ConnectionSync &&
 		p.Timeouts == q.Timeouts && fmt.Sprint(p.Within) == fmt.Sprint(q.Within)
 }
 
@@ -46,6 +49,7 @@ func poolIn(c checkpoint.Checkpoint) Pool {
 	return Pool{
 		Name: c.Pool, Interface: c.Node.Interface, Within: c.Within, Refresh: c.Refresh,
 		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts, Groups: c.Election.Groups,
+		ConnectionSync: ConnectionSync(c.ConnectionSync),
 		Election: election.Settings{
 			LeaseDuration: c.Election.LeaseDuration,
 			Preemption:    election.Preemption{Never: c.Election.NeverPreempt, Delay: c.Election.PreemptionDelay},
@@ -58,7 +62,9 @@ type Peer struct {
 	Node string
 	// Address and IPv6Address are the node's own on its announcement interface.
 	Address, IPv6Address netip.Addr
-	MAC                  string
+	// SyncAddress is the one from which it sends its connections, if it does.
+	SyncAddress netip.Addr
+	MAC         string
 	// Live says that it could take over at some time: its pod and node are ready,
 	// and it is not one that cannot serve.
 	Live bool
@@ -66,6 +72,8 @@ type Peer struct {
 	Candidate bool
 	// Impaired says that its kernel refuses some of the VIPs.
 	Impaired bool
+	// Cold says that it may not know all connections of the others yet.
+	Cold bool
 	// KernelAnswers says that its kernel answers for the VIPs.
 	KernelAnswers bool
 	// Rank is what its node counts for.

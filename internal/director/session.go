@@ -52,6 +52,8 @@ type session struct {
 	// pool's settings changed, relinked that the links may have by which real
 	// servers are reached.
 	nudge, reconfigured, relinked chan struct{}
+	// resync asks for a look at the connections that are shared.
+	resync chan struct{}
 
 	// started and startedBoot are the same moment by two clocks.
 	started     time.Time
@@ -77,9 +79,10 @@ type session struct {
 	// announcement interface.
 	links []string
 	// told is what IPVS was told of connections in their middle; nil if nothing yet.
-	told   *netstate.Sloppy
-	relay  relay
-	naming naming
+	told    *netstate.Sloppy
+	relay   relay
+	naming  naming
+	syncing syncing
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
 	// programmed says that all that was to be served has been in the kernel since
@@ -145,6 +148,7 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		reconfigured: make(chan struct{}, 1),
 		relinked:     make(chan struct{}, 1),
 		peerClaims:   make(chan announce.Claim, 1),
+		resync:       make(chan struct{}, 1),
 		started:      time.Now(),
 		startedBoot:  d.cfg.Clock(),
 		node:         nodeState{err: ErrPending},
@@ -242,7 +246,9 @@ func (s *session) configure(pool Pool) {
 	before := s.pool
 	s.pool = pool
 	s.mu.Unlock()
-	if before.Election = pool.Election; before.equal(pool) {
+	before.Election, before.ConnectionSync = pool.Election, pool.ConnectionSync
+	if before.equal(pool) {
+		s.resyncSoon()
 		return
 	}
 	select {
@@ -283,6 +289,7 @@ func (s *session) judge(ctx context.Context) {
 		s.nameDirectors(ctx)
 		s.relayOn(ctx)
 		s.slop()
+		s.resyncSoon()
 		s.measure()
 		if changed {
 			s.d.cfg.Changed(netstate.Key{})

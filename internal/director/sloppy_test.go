@@ -143,7 +143,9 @@ func TestAServerBetweenOthersIsPutInItsPlace(t *testing.T) {
 	})
 }
 
-func lb1Relay() kernel.Relay { return kernel.Relay{Interface: "eth0", To: map[netip.Addr]netip.Addr{vip1.Addr: first4}} }
+func lb1Relay() kernel.Relay {
+	return kernel.Relay{Interface: "eth0", To: map[netip.Addr]netip.Addr{vip1.Addr: first4}}
+}
 
 func TestServersOfMHThatWaitForAVerdictAreWaitedFor(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

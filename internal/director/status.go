@@ -56,6 +56,8 @@ type Status struct {
 	// Transitions the last one of each group that had one.
 	Last        *Transition
 	Transitions []Transition
+	// Sync is how it shares connections.
+	Sync SyncStatus
 	// VIPs, Services and Destinations in the kernel.
 	VIPs, Services, Destinations int
 }
@@ -95,6 +97,7 @@ func (d *Director) Status() Status {
 	}
 	status.Refused = s.refused
 	status.Waiting = s.waiting
+	status.Sync = s.syncStatus()
 	return status
 }
 

@@ -65,6 +65,13 @@ type Client struct {
 	directors *[]net.HardwareAddr
 
 	marks marks
+
+	// sharing is the guard's part of what SyncConnections was last told; nil leaves
+	// what is there.
+	sharing *Sync
+
+	// syncing is held by whoever starts or stops the synchronisation daemons.
+	syncing sync.Mutex
 }
 
 // New opens a client. It changes nothing, and needs no IPVS yet.
@@ -165,7 +172,8 @@ func (c *Client) Prepare(ctx context.Context, node netstate.Node) error {
 }
 
 // Restore takes away all that the operator owns in the namespace (services of
-// VIPs on netstate.DummyLink, VIPs, the device, the guard) and puts back the
+// VIPs on netstate.DummyLink, VIPs, the device, the guard, the synchronisation
+// daemons that SyncConnections started) and puts back the
 // sysctls and timeouts that Prepare found, each only if it still has the value
 // that Prepare gave it. It may be called again after a failure, and by a client
 // that prepared nothing.

@@ -33,6 +33,14 @@ var (
 	// or by this client, for example a destination of another address family
 	// than its service.
 	ErrUnsupported = errors.New("not supported")
+	// ErrSyncDaemonTaken means that somebody else runs IPVS's synchronisation
+	// daemons in the namespace, with other settings. They are left alone: stop
+	// them (keepalived's lvs_sync_daemon, ipvsadm --stop-daemon).
+	ErrSyncDaemonTaken = errors.New("somebody else runs IPVS's synchronisation daemon here")
+	// ErrSyncRefused means that IPVS takes no synchronisation daemon: with its
+	// EINVAL it says that a service has destinations of another address family,
+	// which it cannot synchronise.
+	ErrSyncRefused = errors.New("IPVS refuses its synchronisation daemon, which does not go with destinations of another address family than their service")
 )
 
 // SchedulerUnavailable says that a service was refused because the kernel has

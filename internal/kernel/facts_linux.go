@@ -49,7 +49,7 @@ func (c *Client) ipvsFacts(ctx context.Context, facts *Facts) error {
 		return err
 	}
 	facts.IPVS = true
-	if facts.ConnectionTableSize, err = c.connectionTableSize(); err != nil {
+	if facts.ConnectionTableSize, err = c.connectionTableSize(ctx); err != nil {
 		return err
 	}
 	for _, name := range schedulers {

@@ -52,7 +52,7 @@ func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 		return err
 	}
 	c.mu.Lock()
-	relay, directors := c.relay, c.directors
+	relay, directors, sharing := c.relay, c.directors, c.sharing
 	c.mu.Unlock()
 	link, err := c.relayLink(relay)
 	if err != nil {
@@ -60,6 +60,7 @@ func (c *Client) prepareGuard(ctx context.Context, node netstate.Node) error {
 	}
 	chains, sets := relayParts(relay, link)
 	g := newGuard(append([]string{node.Interface}, node.Links...), directors, chains, sets)
+	g.protectSync(sharing)
 	if g.upToDate(conn) {
 		return nil
 	}

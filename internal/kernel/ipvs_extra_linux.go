@@ -1,11 +1,11 @@
 package kernel
 
 import (
+	"context"
 	"encoding/binary"
 	"fmt"
 
 	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
 )
 
 // Commands and attributes of IPVS's netlink interface that moby/ipvs has not,
@@ -21,24 +21,8 @@ const (
 
 // connectionTableSize asks for the number of buckets of the connection table
 // (IPVS_CMD_GET_INFO).
-func (c *Client) connectionTableSize() (int, error) {
-	family, err := c.ipvs.look()
-	if err != nil {
-		return 0, err
-	}
-	socket, err := nl.GetNetlinkSocketAt(c.netns.handle, -1, unix.NETLINK_GENERIC)
-	if err != nil {
-		return 0, fmt.Errorf("opening generic netlink: %w", err)
-	}
-	defer socket.Close()
-	limit := unix.NsecToTimeval(c.opts.Timeout.Nanoseconds())
-	if err := socket.SetReceiveTimeout(&limit); err != nil {
-		return 0, fmt.Errorf("limiting generic netlink's time: %w", err)
-	}
-	req := nl.NewNetlinkRequest(int(family), 0)
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_GENERIC: {Socket: socket}}
-	req.AddData(&nl.Genlmsg{Command: cmdGetInfo, Version: genlVersion})
-	replies, err := req.Execute(unix.NETLINK_GENERIC, 0)
+func (c *Client) connectionTableSize(ctx context.Context) (int, error) {
+	replies, err := c.genericIPVS(ctx, cmdGetInfo, 0, nil)
 	if err != nil {
 		return 0, fmt.Errorf("asking for IPVS's connection table: %w", err)
 	}

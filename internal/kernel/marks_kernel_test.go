@@ -218,7 +218,8 @@ func TestConnectionsToALocalServerOutliveTheRelay(t *testing.T) {
 	w.serve("marked ")
 	for i, k := range w.kernels {
 		setRelay(t, k, kernel.Relay{
-			Interface: "eth0", To: []netip.Addr{netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", 3-i))},
+			Interface: "eth0",
+			To:        map[netip.Addr]netip.Addr{netip.MustParseAddr(vip4): netip.MustParseAddr(fmt.Sprintf("192.0.2.%d", 3-i))},
 			Directors: []net.HardwareAddr{w.hosts[1-i].MAC("eth0")},
 		})
 	}

@@ -172,6 +172,11 @@ func (c *Client) restore(ctx context.Context) error {
 	if err := c.deleteMarked(ctx); err != nil {
 		return err
 	}
+	c.syncing.Lock()
+	defer c.syncing.Unlock()
+	if err := c.stopSyncDaemons(ctx); err != nil {
+		return err
+	}
 	if err := c.deleteDummy(); err != nil {
 		return fmt.Errorf("deleting %s: %w", netstate.DummyLink, err)
 	}
@@ -186,7 +191,7 @@ func (c *Client) restore(ctx context.Context) error {
 		return err
 	}
 	c.mu.Lock()
-	c.node, c.relay, c.directors = nil, nil, nil
+	c.node, c.relay, c.directors, c.sharing = nil, nil, nil, nil
 	c.index.filled, c.index.keys = false, nil
 	c.mu.Unlock()
 	return c.record.remove()

@@ -39,6 +39,8 @@ type recordFile struct {
 	Links []string `json:"links,omitempty"`
 	// Settings by name: a path below /proc/sys/net, or timeout/NAME.
 	Settings map[string]setting `json:"settings,omitempty"`
+	// Daemons are the synchronisation daemons that were started.
+	Daemons map[syncRole]daemonRecord `json:"daemons,omitempty"`
 	// Addresses that were put on lo, for real servers.
 	Addresses []netip.Addr `json:"addresses,omitempty"`
 }
@@ -143,6 +145,26 @@ func (r *record) forget(name string) error {
 	return r.update(func(file *recordFile) bool {
 		_, known := file.Settings[name]
 		delete(file.Settings, name)
+		return known
+	})
+}
+
+// noteDaemon records a synchronisation daemon that is about to be started.
+func (r *record) noteDaemon(role syncRole, daemon daemonRecord) error {
+	return r.update(func(file *recordFile) bool {
+		if file.Daemons == nil {
+			file.Daemons = map[syncRole]daemonRecord{}
+		}
+		file.Daemons[role] = daemon
+		return true
+	})
+}
+
+// forgetDaemons drops the synchronisation daemons, which were stopped.
+func (r *record) forgetDaemons() error {
+	return r.update(func(file *recordFile) bool {
+		known := len(file.Daemons) > 0
+		file.Daemons = nil
 		return known
 	})
 }

@@ -114,11 +114,11 @@ func TestDefaultsOfDirectorPool(t *testing.T) {
 		Election: v1alpha1.Election{
 			Groups:        1,
 			LeaseDuration: metav1.Duration{Duration: 3 * time.Second},
-			Preemption: v1alpha1.Preemption{
-				Policy: v1alpha1.PreemptHigherPriority, Delay: &metav1.Duration{Duration: 5 * time.Second},
-			},
+			// The delay's depends on connectionSync, and is the director's to know.
+			Preemption: v1alpha1.Preemption{Policy: v1alpha1.PreemptHigherPriority},
 		},
-		Announcement: v1alpha1.Announcement{RefreshInterval: metav1.Duration{Duration: time.Minute}},
+		ConnectionSync: v1alpha1.ConnectionSync{Mode: v1alpha1.ConnectionSyncEnabled, Port: 8848, Group: "224.0.0.81"},
+		Announcement:   v1alpha1.Announcement{RefreshInterval: metav1.Duration{Duration: time.Minute}},
 		IPVS: v1alpha1.IPVSSettings{
 			TCPTimeout:    metav1.Duration{Duration: 15 * time.Minute},
 			TCPFinTimeout: metav1.Duration{Duration: 2 * time.Minute},

@@ -10,6 +10,8 @@ const (
 	mixedRange   = "must begin and end with addresses of one family"
 	allowVIP     = `{spec: {allow: [{addresses: ["%s"]}]}}`
 	allowServer  = `{spec: {allow: [{realServers: ["%s"]}]}}`
+	syncIface    = `{spec: {connectionSync: {interface: {name: "%s"}}}}`
+	syncGroup    = `{spec: {connectionSync: {group: "%s"}}}`
 	networkIface = `{spec: {interface: {name: "%s"}}}`
 )
 
@@ -26,6 +28,17 @@ func directorPoolRules() []rule {
 			message: "must be an interface to the network that clients come from: not lo, and not dummy-lvs, which is the directors' own",
 			accepts: patches(networkIface, "eth0", "eno16777736", "bond0.100", "br-lan"),
 			refuses: patches(networkIface, "lo", "dummy-lvs"),
+		},
+		{
+			at:      "DirectorPool.spec.connectionSync.interface.name",
+			message: "must be an interface to the network that clients come from: not lo, and not dummy-lvs, which is the directors' own",
+			accepts: patches(syncIface, "eth1", "bond0.100"),
+			refuses: patches(syncIface, "lo", "dummy-lvs"),
+		},
+		{
+			at: "DirectorPool.spec.connectionSync.group", message: "must be an IPv4 multicast address, 224.0.0.0 to 239.255.255.255",
+			accepts: patches(syncGroup, "224.0.0.81", "239.255.255.255"),
+			refuses: patches(syncGroup, "192.168.11.1", "240.0.0.81", "223.255.255.1", "ff02::8:8848", "224.0.0.081", "224.0.0.0/24", "everybody"),
 		},
 		{
 			at: "DirectorPool.spec.announcement.refreshInterval", message: "must be from 1s to 1h",

@@ -398,13 +398,13 @@ func prefersNode(t *testing.T, s *suite) {
 	s.patchNode(t, node, fmt.Sprintf(`{"metadata":{"labels":{%q:"true"}}}`, preferred))
 	t.Cleanup(func() { s.patchNode(t, node, fmt.Sprintf(`{"metadata":{"labels":{%q:null}}}`, preferred)) })
 	pool := &v1alpha1.DirectorPool{ObjectMeta: metav1.ObjectMeta{Name: "default"}}
-	patch := fmt.Sprintf(`{"spec":{"election":{"priorities":[{"nodeSelector":{"matchLabels":{%q:"true"}},"priority":100}]}}}`, preferred)
+	patch := fmt.Sprintf(`{"spec":{"election":{"priorities":[{"nodeSelector":{"matchLabels":{%q:"true"}},"priority":100}],"preemption":{"delay":"5s"}}}}`, preferred)
 	s.wantNoLoss(t, func() {
 		if err := s.api.Patch(t.Context(), pool, client.RawPatch(types.MergePatchType, []byte(patch))); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			_ = s.api.Patch(context.Background(), pool, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"election":{"priorities":null}}}`)))
+			_ = s.api.Patch(context.Background(), pool, client.RawPatch(types.MergePatchType, []byte(`{"spec":{"election":{"priorities":null,"preemption":null}}}`)))
 		})
 		s.awaitHolder(t, node)
 	})

@@ -280,6 +280,7 @@ func TestPoolNeedsAllow(t *testing.T) {
 
 	rendered := chart(t, "--set", "pool.interface=eth1",
 		"--set-json", `pool.election={"leaseDuration":"5s","priorities":[{"nodeSelector":{"matchLabels":{"site":"a"}},"priority":100}],"preemption":{"policy":"Never"}}`,
+		"--set-json", `pool.connectionSync={"mode":"Enabled","syncID":0,"interface":{"name":"eth2"},"port":9000,"group":"224.0.0.82"}`,
 		"--set-json", `pool.allow=[{"addresses":["192.168.11.200"],"realServers":["192.168.11.0/24"],"namespaceSelector":{"matchLabels":{"a":"b"}}}]`)
 	got := typed[v1alpha1.DirectorPool](t, rendered, "DirectorPool/default").Spec
 	if got.NodeSelector.MatchLabels["lvs-operator.io/director"] != "true" || got.Interface == nil || got.Interface.Name != "eth1" {
@@ -293,6 +294,10 @@ func TestPoolNeedsAllow(t *testing.T) {
 	if election.LeaseDuration.Duration != 5*time.Second || election.Preemption.Policy != v1alpha1.PreemptNever ||
 		len(election.Priorities) != 1 || *election.Priorities[0].Priority != 100 {
 		t.Errorf("got %+v, want the values' election", election)
+	}
+	sync := got.ConnectionSync
+	if sync.SyncID == nil || *sync.SyncID != 0 || sync.Interface == nil || sync.Interface.Name != "eth2" || sync.Port != 9000 || sync.Group != "224.0.0.82" {
+		t.Errorf("got %+v, want the values' connectionSync", sync)
 	}
 }
 

@@ -109,6 +109,12 @@ func (n *NS) Up(name string) {
 	n.must("setting "+name+" up", n.links.LinkSetUp(n.Link(name)))
 }
 
+// Down sets a link down.
+func (n *NS) Down(name string) {
+	n.t.Helper()
+	n.must("setting "+name+" down", n.links.LinkSetDown(n.Link(name)))
+}
+
 // Dummy adds a dummy link and sets it up.
 func (n *NS) Dummy(name string) {
 	n.t.Helper()
@@ -140,6 +146,19 @@ func (n *NS) Neighbor(link, addr string, mac net.HardwareAddr) {
 		LinkIndex: n.Link(link).Attrs().Index, Family: family, State: netlink.NUD_PERMANENT,
 		IP: net.ParseIP(addr), HardwareAddr: mac,
 	}))
+}
+
+// Table reads a file of /proc/net.
+func (n *NS) Table(name string) string {
+	n.t.Helper()
+	var text string
+	n.must("reading "+name, n.Do(func() error {
+		// The thread's own: /proc/net is that of the whole process.
+		data, err := os.ReadFile(filepath.Join("/proc/thread-self/net", name))
+		text = string(data)
+		return err
+	}))
+	return text
 }
 
 // Sysctl reads a setting below /proc/sys/net.

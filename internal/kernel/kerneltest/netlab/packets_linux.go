@@ -169,6 +169,11 @@ func (n *NS) Connect(network, address string) *Conn {
 	return c
 }
 
+// LocalPort is the client's port.
+func (c *Conn) LocalPort() int {
+	return int(netip.MustParseAddrPort(c.conn.LocalAddr().String()).Port())
+}
+
 // Echo says text and returns what comes back.
 func (c *Conn) Echo(text string) string {
 	c.n.t.Helper()
