@@ -58,7 +58,8 @@ func poolOf(pool v1alpha1.DirectorPool) director.Pool {
 			LeaseDuration: pool.Spec.Election.LeaseDuration.Duration,
 			Preemption:    preemptionOf(pool.Spec.Election.Preemption),
 		},
-		Guard: pool.Spec.Guard != v1alpha1.GuardDisabled,
+		Gossip: director.Gossip{Port: uint16(pool.Spec.Gossip.Port), ProbeInterval: pool.Spec.Gossip.ProbeInterval.Duration},
+		Guard:  pool.Spec.Guard != v1alpha1.GuardDisabled,
 		Timeouts: netstate.Timeouts{
 			TCP:    pool.Spec.IPVS.TCPTimeout.Duration,
 			TCPFin: pool.Spec.IPVS.TCPFinTimeout.Duration,

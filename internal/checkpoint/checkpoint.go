@@ -21,7 +21,7 @@ import (
 // Version is the version of the file's schema. It grows with every change of
 // what is stored: a director refuses every other version and starts without a
 // checkpoint then, which costs it something only while the API server is away.
-const Version = 4
+const Version = 5
 
 // Checkpoint is what is kept.
 type Checkpoint struct {
@@ -34,8 +34,9 @@ type Checkpoint struct {
 	// does not name it; Refresh is the time between two announcements of a VIP.
 	Within  []netip.Addr  `json:"within,omitempty"`
 	Refresh time.Duration `json:"refresh,omitempty"`
-	// Election holds the pool's settings of it.
+	// Election and Gossip hold the pool's settings of them.
 	Election Election `json:"election"`
+	Gossip   Gossip   `json:"gossip"`
 
 	Keys   []Key   `json:"keys,omitempty"`
 	Groups []Group `json:"groups,omitempty"`
@@ -47,6 +48,13 @@ type Election struct {
 	LeaseDuration   time.Duration `json:"leaseDuration"`
 	NeverPreempt    bool          `json:"neverPreempt,omitempty"`
 	PreemptionDelay time.Duration `json:"preemptionDelay,omitempty"`
+}
+
+// Gossip is how a pool's directors hear of each other. The keys are in a file of
+// their own: see SaveKeys.
+type Gossip struct {
+	Port          uint16        `json:"port,omitempty"`
+	ProbeInterval time.Duration `json:"probeInterval,omitempty"`
 }
 
 // Key is the wanted state of one key.

@@ -54,16 +54,17 @@ func example() Checkpoint {
 			Links:   []string{"veth0"},
 		}},
 		Election: Election{LeaseDuration: 3 * time.Second, NeverPreempt: true, PreemptionDelay: 5 * time.Second},
+		Gossip:   Gossip{Port: 7956, ProbeInterval: 100 * time.Millisecond},
 		Groups:   []Group{{Group: 0, Epoch: 7, Active: true, Previous: "node-b"}},
 		Peers:    []Peer{{Node: "node-b", Addr: netip.MustParseAddr("192.0.2.12"), MAC: "02:00:00:00:00:0b", IPv6Addr: netip.MustParseAddr("2001:db8::12"), Live: true}},
 	}
 }
 
-// versionFour is a file of schema version 4. It must go on being read until
+// versionFive is a file of schema version 5. It must go on being read until
 // Version is another one: who changes what is stored has to raise that.
-const versionFour = `{"version":4,"pool":"default","nodeName":"node-a",` +
+const versionFive = `{"version":5,"pool":"default","nodeName":"node-a",` +
 	`"node":{"Interface":"eth0","Guard":true,"Timeouts":{"TCP":900000000000,"TCPFin":0,"UDP":0}},` +
-	`"election":{"leaseDuration":3000000000,"neverPreempt":true,"preemptionDelay":5000000000},` +
+	`"election":{"leaseDuration":3000000000,"neverPreempt":true,"preemptionDelay":5000000000},"gossip":{"port":7956,"probeInterval":100000000},` +
 	`"keys":[{"key":{"Addr":"192.0.2.1","Mark":0},` +
 	`"state":"guard 192.0.2.1\naddress 192.0.2.1 dev dummy-lvs\nservice TCP 192.0.2.1:80 wrr\n` +
 	`destination TCP 192.0.2.1:80 10.0.0.7:80 DR weight 3\n",` +
@@ -89,7 +90,7 @@ func TestTheFormatIsThatOfItsVersion(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if diff := cmp.Diff(versionFour, string(data)); diff != "" {
+	if diff := cmp.Diff(versionFive, string(data)); diff != "" {
 		t.Errorf("the file (-want +got):\n%s", diff)
 	}
 	got, err := Load(path)
@@ -103,28 +104,28 @@ func TestTheFormatIsThatOfItsVersion(t *testing.T) {
 
 func TestLoadRefuses(t *testing.T) {
 	valid := func(old, replacement string) string {
-		if !strings.Contains(versionFour, old) {
+		if !strings.Contains(versionFive, old) {
 			t.Fatalf("the file has no %s", old)
 		}
-		return strings.Replace(versionFour, old, replacement, 1)
+		return strings.Replace(versionFive, old, replacement, 1)
 	}
 	cases := map[string]struct {
 		content string
 		want    error
 	}{
-		"another version":              {content: valid(`"version":4`, `"version":3`), want: ErrVersion},
+		"another version":              {content: valid(`"version":5`, `"version":3`), want: ErrVersion},
 		"no version":                   {content: `{"pool":"default"}`, want: ErrVersion},
 		"an empty file":                {content: "", want: ErrCorrupt},
-		"half a file":                  {content: versionFour[:len(versionFour)/2], want: ErrCorrupt},
+		"half a file":                  {content: versionFive[:len(versionFive)/2], want: ErrCorrupt},
 		"something else":               {content: "[1,2,3]", want: ErrCorrupt},
-		"more than one value":          {content: versionFour + "{}", want: ErrCorrupt},
+		"more than one value":          {content: versionFive + "{}", want: ErrCorrupt},
 		"a field of a later version":   {content: valid(`"pool"`, `"color":"red","pool"`), want: ErrCorrupt},
 		"a state that is none":         {content: valid("guard 192", "guard x192"), want: ErrCorrupt},
 		"a key without a state":        {content: valid(`"state":"guard`, `"name":"guard`), want: ErrCorrupt},
-		"a null state":                 {content: `{"version":4,"keys":[{"key":{"Addr":"192.0.2.1"},"state":null}]}`, want: ErrCorrupt},
-		"a key without a name":         {content: `{"version":4,"keys":[{"key":{"Addr":""},"state":""}]}`, want: ErrCorrupt},
-		"a key with two names":         {content: `{"version":4,"keys":[{"key":{"Addr":"192.0.2.1","Mark":3},"state":""}]}`, want: ErrCorrupt},
-		"a key twice":                  {content: `{"version":4,"keys":[{"key":{"Mark":3},"state":""},{"key":{"Mark":3},"state":""}]}`, want: ErrCorrupt},
+		"a null state":                 {content: `{"version":5,"keys":[{"key":{"Addr":"192.0.2.1"},"state":null}]}`, want: ErrCorrupt},
+		"a key without a name":         {content: `{"version":5,"keys":[{"key":{"Addr":""},"state":""}]}`, want: ErrCorrupt},
+		"a key with two names":         {content: `{"version":5,"keys":[{"key":{"Addr":"192.0.2.1","Mark":3},"state":""}]}`, want: ErrCorrupt},
+		"a key twice":                  {content: `{"version":5,"keys":[{"key":{"Mark":3},"state":""},{"key":{"Mark":3},"state":""}]}`, want: ErrCorrupt},
 		"a check of another key":       {content: valid(`"destination":{"Service":{"Key":{"Addr":"192.0.2.1"`, `"destination":{"Service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
 		"an owner of another key":      {content: valid(`"owners":[{"service":{"Key":{"Addr":"192.0.2.1"`, `"owners":[{"service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
 		"a policy of another key":      {content: valid(`"policies":[{"service":{"Key":{"Addr":"192.0.2.1"`, `"policies":[{"service":{"Key":{"Addr":"192.0.2.2"`), want: ErrCorrupt},
@@ -169,7 +170,7 @@ func TestACrashBeforeTheRenameKeepsTheOldOne(t *testing.T) {
 	if err := Save(path, example()); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+".part", []byte(versionFour[:40]), 0o644); err != nil {
+	if err := os.WriteFile(path+".part", []byte(versionFive[:40]), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	got, err := Load(path)
@@ -341,11 +342,11 @@ func TestWhatIsSavedIsLoaded(t *testing.T) {
 }
 
 func FuzzDecode(f *testing.F) {
-	f.Add([]byte(versionFour))
-	f.Add([]byte(`{"version":3}`))
-	f.Add([]byte(`{"version":4,"keys":[{"key":{"Mark":3},"state":""}]}`))
-	f.Add([]byte(`{"version":4,"keys":[null],"groups":[null],"peers":[null]}`))
+	f.Add([]byte(versionFive))
 	f.Add([]byte(`{"version":4}`))
+	f.Add([]byte(`{"version":5,"keys":[{"key":{"Mark":3},"state":""}]}`))
+	f.Add([]byte(`{"version":5,"keys":[null],"groups":[null],"peers":[null]}`))
+	f.Add([]byte(`{"version":5}`))
 	f.Add([]byte("null"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		c, err := decode(data)

@@ -16,6 +16,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/announce"
 	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
 	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -43,8 +44,8 @@ type NodeKernel interface {
 	routing
 }
 
-// Config is what a Director is made of. All fields are required but Metrics and
-// Clock.
+// Config is what a Director is made of. All fields are required but Gossip, Metrics
+// and Clock.
 type Config struct {
 	// Node is the node's name, Instance tells this process from the next.
 	Node, Instance string
@@ -66,6 +67,8 @@ type Config struct {
 	// SiteChanged is called when the plans of all keys have to be made anew. It
 	// must not block.
 	SiteChanged func()
+	// Gossip makes a director's part in the gossip of its pool; nil is for none.
+	Gossip func(gossip.Config) (Gossiper, error)
 	// IPVSTakenOK says that kube-proxy in ipvs mode on this node leaves the VIPs
 	// alone (they are in its exclude CIDRs).
 	IPVSTakenOK bool
@@ -111,6 +114,8 @@ type Director struct {
 	restored  *checkpoint.Checkpoint
 	peers     []Peer
 	rank      Rank
+	// gossipKeys are nil until they are known.
+	gossipKeys [][]byte
 	// peersKnown says that peers, were they none, have been looked for.
 	peersKnown bool
 	// decided says that the director has been told its pool, or that it has none.
@@ -182,6 +187,7 @@ func (d *Director) restore() bool {
 	if c == nil || d.confirmed || d.pool == nil || d.pool.Name != c.Pool {
 		return false
 	}
+	d.restoreKeys(c.Pool)
 	d.cfg.Log.Info("The API has not told yet what to serve; going by the checkpoint", "pool", c.Pool, "vips", len(c.Keys))
 	if !d.peersKnown {
 		d.peersKnown = true
@@ -217,6 +223,7 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 		LeaseDuration: pool.Election.LeaseDuration,
 		NeverPreempt:  pool.Election.Preemption.Never, PreemptionDelay: pool.Election.Preemption.Delay,
 	}
+	c.Gossip = checkpoint.Gossip(pool.Gossip)
 	for _, desired := range d.worker.Plans() {
 		c.Keys = append(c.Keys, record(desired))
 	}
@@ -307,8 +314,13 @@ func (d *Director) Join(pool Pool) {
 	if d.pool != nil && d.pool.Name != pool.Name {
 		d.forgetPool()
 	}
+	joined := d.pool == nil
 	d.pool, d.decided, d.marked = &pool, true, true
+	keys := d.gossipKeys
 	d.mu.Unlock()
+	if joined && keys != nil {
+		d.saveKeys(pool.Name, keys)
+	}
 	if same {
 		return
 	}

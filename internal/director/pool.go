@@ -23,12 +23,13 @@ type Pool struct {
 	// Election is how its directors decide who serves. A LeaseDuration of 0 is
 	// LeaseDuration.
 	Election election.Settings
+	Gossip   Gossip
 	Guard    bool
 	Timeouts netstate.Timeouts
 }
 
 func (p Pool) equal(q Pool) bool {
-	return p.Name == q.Name && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard && p.Election == q.Election &&
+	return p.Name == q.Name && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard && p.Election == q.Election && p.Gossip == q.Gossip &&
 		p.Timeouts == q.Timeouts && fmt.Sprint(p.Within) == fmt.Sprint(q.Within)
 }
 
@@ -36,7 +37,7 @@ func (p Pool) equal(q Pool) bool {
 func poolIn(c checkpoint.Checkpoint) Pool {
 	return Pool{
 		Name: c.Pool, Interface: c.Node.Interface, Within: c.Within, Refresh: c.Refresh,
-		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts,
+		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts, Gossip: Gossip(c.Gossip),
 		Election: election.Settings{
 			LeaseDuration: c.Election.LeaseDuration,
 			Preemption:    election.Preemption{Never: c.Election.NeverPreempt, Delay: c.Election.PreemptionDelay},

@@ -50,6 +50,7 @@ type session struct {
 	name    string
 	fence   *announce.Fence
 	elector *election.Elector
+	gossip  *gossiping
 	ended   chan struct{}
 	// nudge asks for a look at what is announced, reconfigured says that the
 	// pool's settings changed, relinked that the links may have by which real
@@ -69,7 +70,9 @@ type session struct {
 	announcer *announce.Announcer
 	announced []netip.Addr
 	decision  election.Decision
-	since     time.Time
+	// stands is how the director was last found to stand in the election.
+	stands election.Standing
+	since  time.Time
 	// pendingSince is since when the decision has been pending; zero if it is not.
 	pendingSince time.Time
 	term         term
@@ -166,6 +169,7 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		pendingSince: time.Now(),
 		relay:        relay{previous: previousIn(restored, pool.Name)},
 	}
+	s.gossip = newGossiping(d, pool.Name, s.now, s.refresh)
 	s.elector = election.New(election.Options{
 		Leases:     d.cfg.Leases,
 		Namespace:  d.cfg.Namespace,
@@ -199,6 +203,7 @@ func (s *session) run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { s.elector.Run(working) })
 	running.Go(func() { s.judge(working) })
+	running.Go(func() { s.gossip.run(working) })
 	running.Go(func() { s.onInterfaces(working) })
 	<-ctx.Done()
 	s.yield(working)
@@ -261,7 +266,8 @@ func (s *session) configure(pool Pool) {
 	before := s.pool
 	s.pool = pool
 	s.mu.Unlock()
-	if before.Election = pool.Election; before.equal(pool) {
+	if before.Election, before.Gossip = pool.Election, pool.Gossip; before.equal(pool) {
+		s.refresh()
 		return
 	}
 	select {
@@ -294,7 +300,13 @@ func (s *session) judge(ctx context.Context) {
 		s.waiting, s.refused = waiting, refused
 		s.mu.Unlock()
 		s.elector.SetPeers(s.d.electorate())
-		s.elector.SetStanding(s.standing(waiting))
+		standing := s.standing(waiting)
+		s.elector.SetStanding(standing)
+		s.mu.Lock()
+		s.stands = standing
+		s.mu.Unlock()
+		s.gossipOn()
+		s.tell()
 		s.announce()
 		s.answer()
 		s.relayOn(ctx)
@@ -401,6 +413,7 @@ func (s *session) decided(decision election.Decision) {
 		s.refresh()
 	}
 	s.fence.Beat(s.startedBoot + decision.At.Sub(s.started))
+	s.tell()
 	if changed || told || followed || settled {
 		s.d.store.changed()
 		s.d.cfg.Changed(netstate.Key{})

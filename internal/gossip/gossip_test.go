@@ -188,7 +188,9 @@ func isDead(node string) func(View) bool {
 	return func(v View) bool { m, _ := v.Member(node); return m.Dead }
 }
 
-func claiming(epoch int64) State { return State{Claims: []Claim{{Group: 0, Epoch: epoch, Confirmed: true}}} }
+func claiming(epoch int64) State {
+	return State{Claims: []Claim{{Group: 0, Epoch: epoch, Confirmed: true}}}
+}
 
 func TestAllHearWhatOneClaims(t *testing.T) {
 	for _, n := range []int{1, 2, 3, 7} {

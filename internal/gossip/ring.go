@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/memberlist"
 
-	"github.com/lvs-operator/lvs-operator/internal/gossip/keys"
+	"github.com/lvs-operator/lvs-operator/internal/gossip/keylist"
 )
 
 // ring brings new keys into use one step after the other, so that directors which
@@ -29,7 +29,7 @@ func newRing(list [][]byte) ring { return ring{wanted: list} }
 
 // set wants other keys from now on.
 func (r *ring) set(list [][]byte, now time.Time, grace time.Duration) {
-	if keys.Equal(list, r.wanted) {
+	if keylist.Equal(list, r.wanted) {
 		return
 	}
 	before := r.at(now, grace)
@@ -70,8 +70,8 @@ func checkKeys(list [][]byte) error {
 		return errNoKeys
 	}
 	for i, key := range list {
-		if len(key) != keys.Size {
-			return fmt.Errorf("key %d has %d bytes, it needs %d", i+1, len(key), keys.Size)
+		if len(key) != keylist.KeySize {
+			return fmt.Errorf("key %d has %d bytes, it needs %d", i+1, len(key), keylist.KeySize)
 		}
 	}
 	return nil
@@ -103,4 +103,4 @@ func install(on *memberlist.Keyring, list [][]byte) error {
 	return nil
 }
 
-func same(on *memberlist.Keyring, list [][]byte) bool { return keys.Equal(on.GetKeys(), list) }
+func same(on *memberlist.Keyring, list [][]byte) bool { return keylist.Equal(on.GetKeys(), list) }

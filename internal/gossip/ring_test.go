@@ -9,11 +9,11 @@ import (
 	"github.com/hashicorp/memberlist"
 	"pgregory.net/rapid"
 
-	"github.com/lvs-operator/lvs-operator/internal/gossip/keys"
+	"github.com/lvs-operator/lvs-operator/internal/gossip/keylist"
 )
 
 // key is a key of one byte repeated.
-func key(b byte) []byte { return bytes.Repeat([]byte{b}, keys.Size) }
+func key(b byte) []byte { return bytes.Repeat([]byte{b}, keylist.KeySize) }
 
 func keyList(letters string) [][]byte {
 	var list [][]byte

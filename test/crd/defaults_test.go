@@ -118,6 +118,7 @@ func TestDefaultsOfDirectorPool(t *testing.T) {
 			},
 		},
 		Announcement: v1alpha1.Announcement{RefreshInterval: metav1.Duration{Duration: time.Minute}},
+		Gossip:       v1alpha1.Gossip{Port: 7956, ProbeInterval: metav1.Duration{Duration: 100 * time.Millisecond}},
 		IPVS: v1alpha1.IPVSSettings{
 			TCPTimeout:    metav1.Duration{Duration: 15 * time.Minute},
 			TCPFinTimeout: metav1.Duration{Duration: 2 * time.Minute},

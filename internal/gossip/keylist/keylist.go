@@ -1,7 +1,7 @@
-// Package keys reads and writes the keys that directors' gossip is encrypted
+// Package keylist reads and writes the keys that directors' gossip is encrypted
 // with, as a list in text: of several, all are understood and the first is spoken,
 // so that they can be exchanged while directors run.
-package keys
+package keylist
 
 import (
 	"crypto/rand"
@@ -12,8 +12,8 @@ import (
 	"strings"
 )
 
-// Size of a key in bytes: AES-256.
-const Size = 32
+// KeySize of a key in bytes: AES-256.
+const KeySize = 32
 
 // Max is how many keys a list may have.
 const Max = 8
@@ -21,9 +21,9 @@ const Max = 8
 // ErrNone says that a list has no key.
 var ErrNone = errors.New("there is no key")
 
-// New returns a random key.
-func New() []byte {
-	key := make([]byte, Size)
+// NewKey returns a random key.
+func NewKey() []byte {
+	key := make([]byte, KeySize)
 	// It never fails: crypto/rand ends the program instead.
 	_, _ = rand.Read(key)
 	return key
@@ -44,8 +44,8 @@ func Parse(text []byte) ([][]byte, error) {
 		switch {
 		case err != nil:
 			return nil, fmt.Errorf("line %d is not in base64", number)
-		case len(key) != Size:
-			return nil, fmt.Errorf("the key on line %d has %d bytes, it needs %d", number, len(key), Size)
+		case len(key) != KeySize:
+			return nil, fmt.Errorf("the key on line %d has %d bytes, it needs %d", number, len(key), KeySize)
 		case slices.ContainsFunc(list, func(k []byte) bool { return string(k) == string(key) }):
 			return nil, fmt.Errorf("the key on line %d is there twice", number)
 		case len(list) == Max:

@@ -1,4 +1,4 @@
-package keys
+package keylist
 
 import (
 	"bytes"
@@ -14,7 +14,7 @@ const (
 func TestParse(t *testing.T) {
 	var many [][]byte
 	for range Max + 1 {
-		many = append(many, New())
+		many = append(many, NewKey())
 	}
 	for name, tc := range map[string]struct {
 		text string
@@ -49,8 +49,8 @@ func TestParse(t *testing.T) {
 }
 
 func TestNewKeysDiffer(t *testing.T) {
-	if a, b := New(), New(); len(a) != Size || bytes.Equal(a, b) || bytes.Equal(a, make([]byte, Size)) {
-		t.Errorf("New() = %x, then %x", a, b)
+	if a, b := NewKey(), NewKey(); len(a) != KeySize || bytes.Equal(a, b) || bytes.Equal(a, make([]byte, KeySize)) {
+		t.Errorf("NewKey() = %x, then %x", a, b)
 	}
 }
 
