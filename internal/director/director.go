@@ -116,6 +116,7 @@ type Director struct {
 	rank      Rank
 	// gossipKeys are nil until they are known.
 	gossipKeys [][]byte
+	saving     sync.Mutex // of them, taken before mu
 	// peersKnown says that peers, were they none, have been looked for.
 	peersKnown bool
 	// decided says that the director has been told its pool, or that it has none.
@@ -265,6 +266,7 @@ func (d *Director) serve(ctx context.Context) {
 			continue
 		}
 		d.store.open(s.name)
+		d.saveKeys(s.name)
 		running, end := context.WithCancel(ctx)
 		go func() {
 			s.run(running)
@@ -314,13 +316,8 @@ func (d *Director) Join(pool Pool) {
 	if d.pool != nil && d.pool.Name != pool.Name {
 		d.forgetPool()
 	}
-	joined := d.pool == nil
 	d.pool, d.decided, d.marked = &pool, true, true
-	keys := d.gossipKeys
 	d.mu.Unlock()
-	if joined && keys != nil {
-		d.saveKeys(pool.Name, keys)
-	}
 	if same {
 		return
 	}

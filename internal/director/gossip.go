@@ -60,6 +60,8 @@ type gossiping struct {
 	place place
 	keys  [][]byte
 	state gossip.State
+	// stands is how the director was last found to stand in the election.
+	stands election.Standing
 	// peers are known if not nil.
 	peers []gossip.Peer
 	// running is what runs, nil if nothing does.
@@ -181,9 +183,18 @@ func (g *gossiping) at(where place, keys [][]byte, peers []gossip.Peer) {
 	}
 }
 
-// tell says what this director says of itself.
+// stand notes how the director stands in the election.
+func (g *gossiping) stand(standing election.Standing) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.stands = standing
+}
+
+// tell says what this director says of itself, besides how it stands.
 func (g *gossiping) tell(state gossip.State) {
 	g.mu.Lock()
+	state.Candidate, state.Impaired = g.stands.Candidate, g.stands.Impaired
+	state.Cordoned, state.Priority = g.stands.Cordoned, g.stands.Priority
 	g.state = state
 	running := g.running
 	g.mu.Unlock()
@@ -203,9 +214,9 @@ func (g *gossiping) view() gossip.View {
 	return running.View()
 }
 
-// gossipOn has gossip run as things are now: on the node's own address on the
-// announcement interface, IPv4 if it has one.
-func (s *session) gossipOn() {
+// gossipOn has gossip run as things are now, on the node's own address on the
+// announcement interface, IPv4 if it has one; and tells how the director stands.
+func (s *session) gossipOn(standing election.Standing) {
 	s.mu.Lock()
 	link, settings := s.node.link, s.pool.Gossip
 	s.mu.Unlock()
@@ -219,6 +230,8 @@ func (s *session) gossipOn() {
 	}
 	keys, peers := s.d.gossipers(where.bind)
 	s.gossip.at(where, keys, peers)
+	s.gossip.stand(standing)
+	s.tell()
 	s.d.cfg.Metrics.living(s.gossip.view().Living())
 }
 
@@ -251,13 +264,21 @@ func (d *Director) SetGossipKeys(keys [][]byte) {
 	pool := d.pool
 	d.mu.Unlock()
 	if pool != nil {
-		d.saveKeys(pool.Name, keys)
+		d.saveKeys(pool.Name)
 	}
 	d.refresh()
 }
 
-// saveKeys remembers the keys for the next process.
-func (d *Director) saveKeys(pool string, keys [][]byte) {
+// saveKeys remembers the keys, if they are known, for the next process.
+func (d *Director) saveKeys(pool string) {
+	d.saving.Lock()
+	defer d.saving.Unlock()
+	d.mu.Lock()
+	keys := d.gossipKeys
+	d.mu.Unlock()
+	if keys == nil {
+		return
+	}
 	if err := d.store.saveKeys(pool, keys); err != nil {
 		d.cfg.Log.Error("Remembering the keys of gossip", "error", err)
 	}
@@ -290,13 +311,10 @@ func (k *keeper) loadKeys(pool string) ([][]byte, error) {
 // tell tells the other directors how this one is. It is called after each decision
 // and after each look at how it stands.
 func (s *session) tell() {
-	rank := s.d.ownRank()
 	reachable := s.elector.APIReachable()
 	s.mu.Lock()
 	state := gossip.State{
-		MAC:       s.node.link.MAC.String(),
-		Candidate: s.stands.Candidate, Impaired: s.stands.Impaired,
-		Cordoned: rank.Cordoned, Priority: rank.Priority, APIReachable: reachable,
+		MAC: s.node.link.MAC.String(), APIReachable: reachable,
 		Claims: claims([]groupDecision{{group, s.decision}}),
 	}
 	s.mu.Unlock()

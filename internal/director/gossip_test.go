@@ -143,7 +143,8 @@ func TestADirectorGossipsOnItsAnnouncementInterface(t *testing.T) {
 
 		p.SetPeers(Rank{Priority: 7, Cordoned: true}, []Peer{
 			{Node: "lb-2", Address: peerAddr, IPv6Address: peer6},
-			{Node: "lb-3", IPv6Address: netip.MustParseAddr("fe80::3")}, {Node: "lb-4", Address: peer6},
+			{Node: "lb-3", IPv6Address: netip.MustParseAddr("fe80::3")},
+			{Node: "lb-4", Address: peer6},
 		})
 		p.plan(vip1)
 		pass(5 * time.Second)
@@ -259,6 +260,7 @@ func TestKeysThatComeBeforeThePoolAreRememberedToo(t *testing.T) {
 		p := startGossiping(t, newNode(11), &wire{}, &leases{}, dir)
 		p.SetGossipKeys([][]byte{keylist.NewKey()})
 		p.Join(pool())
+		pass(time.Second)
 		if _, err := os.Stat(filepath.Join(dir, "pools", "default.keys")); err != nil {
 			t.Error(err)
 		}

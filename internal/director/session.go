@@ -70,9 +70,7 @@ type session struct {
 	announcer *announce.Announcer
 	announced []netip.Addr
 	decision  election.Decision
-	// stands is how the director was last found to stand in the election.
-	stands election.Standing
-	since  time.Time
+	since     time.Time
 	// pendingSince is since when the decision has been pending; zero if it is not.
 	pendingSince time.Time
 	term         term
@@ -302,11 +300,7 @@ func (s *session) judge(ctx context.Context) {
 		s.elector.SetPeers(s.d.electorate())
 		standing := s.standing(waiting)
 		s.elector.SetStanding(standing)
-		s.mu.Lock()
-		s.stands = standing
-		s.mu.Unlock()
-		s.gossipOn()
-		s.tell()
+		s.gossipOn(standing)
 		s.announce()
 		s.answer()
 		s.relayOn(ctx)

@@ -184,7 +184,7 @@ func (b *book) take(m message, raw []byte, own bool, now time.Time) told {
 	if r == nil || r.outdated(m, own, now) {
 		return told{}
 	}
-	same := m.State.equal(r.newest.State)
+	same := m.equal(r.newest.State)
 	news := r.newest.Number == 0 || !same || own && !r.heard || m.Leaving != r.left
 	// What another tells of it may be what it said itself.
 	r.heard = own || r.heard && same

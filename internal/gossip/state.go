@@ -186,6 +186,8 @@ func decode(buf []byte) (message, error) {
 			var claim Claim
 			claim, err = v.claim()
 			m.Claims = append(m.Claims, claim)
+		default:
+			// A newer director's.
 		}
 		return err
 	})

@@ -116,6 +116,8 @@ func (v value) claim() (Claim, error) {
 			claim.Epoch, err = v.positive()
 		case claimFlags:
 			err = v.flags(&claim.Confirmed, &claim.Yielding)
+		default:
+			// A newer director's.
 		}
 		return err
 	})
