@@ -23,6 +23,9 @@ const (
 	DefaultPort = 7956
 	// DefaultProbeInterval is the time between two probes where it does not say.
 	DefaultProbeInterval = 100 * time.Millisecond
+	// leastInterval and mostInterval bound it.
+	leastInterval = 50 * time.Millisecond
+	mostInterval  = time.Second
 	// beatActive and beatIdle are how often a director says how it is, while it
 	// claims a group and else.
 	beatActive = 50 * time.Millisecond
@@ -115,7 +118,8 @@ type Gossip struct {
 	shown string
 }
 
-// New returns a Gossip that has yet to Run.
+// New returns a Gossip that has yet to Run. It refuses what no pool may ask for, and
+// keys that are none.
 func New(cfg Config) (*Gossip, error) {
 	if err := checkKeys(cfg.Keys); err != nil {
 		return nil, fmt.Errorf("preparing gossip: %w", err)
@@ -131,6 +135,9 @@ func New(cfg Config) (*Gossip, error) {
 	}
 	if cfg.ProbeInterval == 0 {
 		cfg.ProbeInterval = DefaultProbeInterval
+	}
+	if cfg.ProbeInterval < leastInterval || cfg.ProbeInterval > mostInterval {
+		return nil, fmt.Errorf("preparing gossip: a probe every %s is not within %s and %s", cfg.ProbeInterval, leastInterval, mostInterval)
 	}
 	if cfg.keyGrace == 0 {
 		cfg.keyGrace = keyGrace

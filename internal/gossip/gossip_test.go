@@ -408,6 +408,26 @@ func TestAnAddressThatIsInUseIsAnError(t *testing.T) {
 	if _, err := New(Config{Node: "lb-2"}); !errors.Is(err, errNoKeys) {
 		t.Errorf("New() = %v, want errNoKeys", err)
 	}
+	for _, interval := range []time.Duration{-time.Second, time.Millisecond, time.Minute} {
+		if _, err := New(Config{Node: "lb-2", Keys: keyList("a"), ProbeInterval: interval}); err == nil {
+			t.Errorf("New() takes a probe every %s", interval)
+		}
+	}
+}
+
+// TestSuspicionIsNeverShort is about what memberlist makes of the settings: with
+// up to ten members a suspicion lasts SuspicionMult intervals.
+func TestSuspicionIsNeverShort(t *testing.T) {
+	for _, interval := range []time.Duration{leastInterval, 100 * time.Millisecond, 110 * time.Millisecond, mostInterval} {
+		c := settings(Config{Node: "lb-1", Bind: addrOf(1), ProbeInterval: interval})
+		lasts := time.Duration(c.SuspicionMult) * interval
+		if lasts < leastSuspicion || c.SuspicionMult < 2 || lasts > leastSuspicion+2*interval {
+			t.Errorf("with a probe every %s it lasts %s", interval, lasts)
+		}
+		if c.ProbeTimeout >= c.ProbeInterval || !c.DisableTcpPings || !c.GossipVerifyIncoming || !c.GossipVerifyOutgoing {
+			t.Errorf("with a probe every %s: %+v", interval, c)
+		}
+	}
 }
 
 // TestTwoWithOneNameDoNotTakeTurns has a second director with the name of one
