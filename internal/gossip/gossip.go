@@ -38,7 +38,7 @@ const (
 	// rejoinEvery is how often all directors are contacted: memberlist forgets
 	// members for good. rejoinPause is the shortest time between two contacts.
 	rejoinEvery = 5 * time.Second
-	rejoinPause = 200 * time.Millisecond
+	rejoinPause = 500 * time.Millisecond
 	// leavePatience bounds how long others are told that this director leaves.
 	leavePatience = 300 * time.Millisecond
 	// keyGrace is how long directors have to hear of new keys.

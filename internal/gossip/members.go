@@ -92,14 +92,12 @@ func latter(a, b time.Time) time.Time {
 // record is what is remembered of a member.
 type record struct {
 	addr netip.AddrPort
-	// newest is the newest message of it, raw as it was sent; heard says that it
-	// said so itself.
+	// newest is the newest message of it, whoever told it; raw as it was sent.
 	newest message
 	raw    []byte
-	heard  bool
-	// heardAt is when it was last heard itself, every when it said it would be again.
+	// own is the newest that came from itself, at heardAt.
+	own     message
 	heardAt time.Time
-	every   time.Duration
 
 	joined, dead, left bool
 	deadAt             time.Time
@@ -111,7 +109,7 @@ func (r *record) silentAt(woke time.Time) time.Time {
 	if r.heardAt.IsZero() {
 		return time.Time{}
 	}
-	return latter(r.heardAt, woke).Add(2*r.every + latest)
+	return latter(r.heardAt, woke).Add(2*r.own.Every + latest)
 }
 
 // diedAt is since when it is dead; false if it is not.
@@ -162,19 +160,24 @@ type told struct {
 	doubted bool
 }
 
-// outdated says whether a message says nothing newer than what is known.
+// outdated says whether a message says nothing newer than what is known: what its
+// sender says itself is compared with what it said itself, since what others tell
+// of it may come by a faster way.
 func (r *record) outdated(m message, own bool, now time.Time) bool {
-	order := m.compare(r.newest)
 	switch {
-	case r.newest.Number == 0:
-		return false
 	case m.Started < r.newest.Started:
 		return !own || now.Sub(r.heardAt) < olderAfter
-	case order == 0:
-		return !own || r.heard
+	case own:
+		return m.compare(r.own) <= 0
 	default:
-		return order < 0
+		return m.compare(r.newest) <= 0
 	}
+}
+
+// relayed says whether what is known of it is something else than what it last
+// said itself.
+func (r *record) relayed() bool {
+	return r.newest.Number > 0 && (r.own.Number == 0 || !r.own.equal(r.newest.State))
 }
 
 // take takes note of a message: of its sender's own, or one that was relayed. One
@@ -184,15 +187,14 @@ func (b *book) take(m message, raw []byte, own bool, now time.Time) told {
 	if r == nil || r.outdated(m, own, now) {
 		return told{}
 	}
-	same := m.equal(r.newest.State)
-	news := r.newest.Number == 0 || !same || own && !r.heard || m.Leaving != r.left
-	// What another tells of it may be what it said itself.
-	r.heard = own || r.heard && same
-	r.newest, r.raw = m, slices.Clone(raw)
-	r.left = m.Leaving
+	before := *r
 	if own {
-		r.heardAt, r.every = now, m.Every
+		r.own, r.heardAt = m, now
 	}
+	if m.Started < r.newest.Started || m.compare(r.newest) > 0 {
+		r.newest, r.raw, r.left = m, slices.Clone(raw), m.Leaving
+	}
+	news := before.newest.Number == 0 || !before.newest.equal(r.newest.State) || before.relayed() != r.relayed() || before.left != r.left
 	return told{news: news, doubted: own && !r.joined && !r.left}
 }
 
@@ -235,7 +237,7 @@ func (b *book) members(now, woke time.Time) []Member {
 	list := make([]Member, 0, len(b.records))
 	for node, r := range b.records {
 		m := Member{
-			Node: node, Addr: r.addr.Addr(), State: r.newest.State, Relayed: r.newest.Number > 0 && !r.heard,
+			Node: node, Addr: r.addr.Addr(), State: r.newest.State, Relayed: r.relayed(),
 			HeardAt: r.heardAt, Left: r.left,
 		}
 		m.State.Claims = slices.Clone(m.State.Claims)

@@ -31,11 +31,12 @@ func TestAnOldMessageNeverOverwritesANewerOne(t *testing.T) {
 		want        uint64
 		wantRelayed bool
 	}{
-		"the next":                                 {said(1, 5), said(1, 6), true, true, 0, 6, false},
-		"the one before":                           {said(1, 5), said(1, 4), true, true, 0, 5, false},
-		"the next, told by another":                {said(1, 5), said(1, 6), true, false, 0, 6, true},
-		"the same, told by another":                {said(1, 5), said(1, 5), true, false, 0, 5, false},
-		"the same from itself":                     {said(1, 5), said(1, 5), false, true, 0, 5, false},
+		"the next":                  {said(1, 5), said(1, 6), true, true, 0, 6, false},
+		"the one before":            {said(1, 5), said(1, 4), true, true, 0, 5, false},
+		"the next, told by another": {said(1, 5), said(1, 6), true, false, 0, 6, true},
+		"the same, told by another": {said(1, 5), said(1, 5), true, false, 0, 5, false},
+		"the same from itself":      {said(1, 5), said(1, 5), false, true, 0, 5, false},
+		"the one before, which took longer than what another told": {said(1, 5), said(1, 4), false, true, 0, 5, true},
 		"of the next process":                      {said(1, 5), said(2, 1), true, true, 0, 1, false},
 		"of the process before":                    {said(2, 1), said(1, 9), true, true, 0, 1, false},
 		"of the process before, told":              {said(2, 1), said(1, 9), true, false, time.Hour, 1, false},
@@ -82,6 +83,22 @@ func TestOnlyWhatAMemberSaysItselfIsHeard(t *testing.T) {
 	}
 	if m := b.members(noon, time.Time{})[0]; !m.HeardAt.Equal(after(time.Second)) {
 		t.Errorf("a message that came twice was heard twice: %+v", m)
+	}
+}
+
+// TestWhatOthersTellFasterSilencesNobody has another member tell all that one says
+// before that one's own message is read, as on a machine that is very busy.
+func TestWhatOthersTellFasterSilencesNobody(t *testing.T) {
+	b := newBook("lb-1")
+	for i := range 10 {
+		now, m := after(time.Duration(i)*beatActive), said(1, uint64(i+1))
+		later := said(1, uint64(i+3))
+		m.Claims, later.Claims = nil, nil
+		b.take(later, nil, false, now)
+		b.take(m, nil, true, now)
+		if got := b.members(now, time.Time{})[0]; !got.HeardAt.Equal(now) || got.Relayed {
+			t.Fatalf("after %d messages: %+v, want that it was just heard", i+1, got)
+		}
 	}
 }
 
