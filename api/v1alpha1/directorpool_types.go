@@ -75,6 +75,12 @@ type DirectorPoolSpec struct {
 	// +optional
 	Announcement Announcement `json:"announcement,omitzero"`
 
+	// gossip says how the pool's directors hear of each other without the API
+	// server.
+	// +kubebuilder:default={}
+	// +optional
+	Gossip Gossip `json:"gossip,omitzero"`
+
 	// ipvs holds IPVS's settings, which are one for a whole node.
 	// +kubebuilder:default={}
 	// +optional
@@ -297,6 +303,33 @@ type Announcement struct {
 	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('1s') && duration(self) <= duration('1h')",message="must be from 1s to 1h"
 	// +optional
 	RefreshInterval metav1.Duration `json:"refreshInterval,omitzero"`
+}
+
+// Gossip says how directors hear of each other without the API server: encrypted,
+// over TCP and UDP, on their nodes' own addresses on the announcement interface.
+// Where it cannot pass, they go by the API server alone, and a director that dies
+// is replaced later.
+type Gossip struct {
+	// port is the port of TCP and UDP that the directors use on their nodes, 1024
+	// to 65535. It has to be open between them. While it is being changed, the
+	// directors that have not heard of it yet are not heard.
+	// +kubebuilder:default=7956
+	// +kubebuilder:validation:Minimum=1024
+	// +kubebuilder:validation:Maximum=65535
+	// +optional
+	Port int32 `json:"port,omitempty"`
+
+	// probeInterval is how often a director asks another whether it is there, 50ms
+	// to 1s. One that died is known to be after about four of them, and not before
+	// 300ms. A network that loses packets, or nodes that stand still for moments,
+	// may need more.
+	// +kubebuilder:default="100ms"
+	// +kubebuilder:validation:Type=string
+	// +kubebuilder:validation:MaxLength=32
+	// +kubebuilder:validation:Pattern=`^([0-9]{1,9}(\.[0-9]{1,9})?(ms|s|m|h))+$`
+	// +kubebuilder:validation:XValidation:rule="duration(self) >= duration('50ms') && duration(self) <= duration('1s')",message="must be from 50ms to 1s"
+	// +optional
+	ProbeInterval metav1.Duration `json:"probeInterval,omitzero"`
 }
 
 // IPVSSettings are IPVS's settings, which are one for a whole node.

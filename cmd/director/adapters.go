@@ -59,6 +59,7 @@ func poolOf(pool v1alpha1.DirectorPool) director.Pool {
 			LeaseDuration: pool.Spec.Election.LeaseDuration.Duration,
 			Preemption:    preemptionOf(pool.Spec),
 		},
+		Gossip:         director.Gossip{Port: uint16(pool.Spec.Gossip.Port), ProbeInterval: pool.Spec.Gossip.ProbeInterval.Duration},
 		Groups:         int(pool.Spec.Election.Groups),
 		ConnectionSync: syncOf(pool),
 		Guard:          pool.Spec.Guard != v1alpha1.GuardDisabled,

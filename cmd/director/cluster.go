@@ -31,6 +31,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/announce"
 	"github.com/lvs-operator/lvs-operator/internal/director"
 	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/kubeconfig"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -92,6 +93,7 @@ func newCluster(o options, k *kernel.Client, log *slog.Logger) (*cluster, error)
 		Wanted:      c.wanted,
 		Changed:     c.changed.add,
 		SiteChanged: c.noteSite,
+		Gossip:      func(cfg gossip.Config) (director.Gossiper, error) { return gossip.New(cfg) },
 		IPVSTakenOK: o.ipvsTakenOK,
 		Metrics:     director.NewMetrics(metrics.Registry),
 		Log:         log,
@@ -149,6 +151,7 @@ func (c *cluster) manage(ctx context.Context) error {
 				&v1alpha1.Director{}:      {Transform: keep},
 				&v1alpha1.DirectorPool{}:  {Transform: cache.TransformStripManagedFields()},
 				&corev1.Namespace{}:       {Transform: cache.TransformStripManagedFields()},
+				&corev1.Secret{}:          directorcontroller.KeysCache(c.options.namespace),
 			},
 		},
 		GracefulShutdownTimeout: new(time.Second),
@@ -221,6 +224,9 @@ func (c *cluster) setup(mgr ctrl.Manager) error {
 		},
 		&directorcontroller.Peers{
 			Reader: mgr.GetClient(), Node: c.options.node, Director: member{c},
+		},
+		&directorcontroller.GossipKeys{
+			Client: mgr.GetClient(), Namespace: c.options.namespace, Director: c.director, Events: recorder,
 		},
 		&directorcontroller.Reporter{
 			Client: mgr.GetClient(), Node: c.options.node, Director: member{c}, Changed: own, Events: recorder, Now: time.Now,

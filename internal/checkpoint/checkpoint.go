@@ -34,8 +34,9 @@ type Checkpoint struct {
 	// does not name it; Refresh is the time between two announcements of a VIP.
 	Within  []netip.Addr  `json:"within,omitempty"`
 	Refresh time.Duration `json:"refresh,omitempty"`
-	// Election holds the pool's settings of it.
+	// Election and Gossip hold the pool's settings of them.
 	Election Election `json:"election"`
+	Gossip   Gossip   `json:"gossip"`
 	// ConnectionSync holds those of sharing connections.
 	ConnectionSync ConnectionSync `json:"connectionSync,omitzero"`
 
@@ -60,6 +61,13 @@ type ConnectionSync struct {
 	ID        uint8      `json:"id,omitempty"`
 	Group     netip.Addr `json:"group,omitzero"`
 	Port      uint16     `json:"port,omitempty"`
+}
+
+// Gossip is how a pool's directors hear of each other. The keys are in a file of
+// their own: see SaveKeys.
+type Gossip struct {
+	Port          uint16        `json:"port,omitempty"`
+	ProbeInterval time.Duration `json:"probeInterval,omitempty"`
 }
 
 // Key is the wanted state of one key.

@@ -54,6 +54,7 @@ func example() Checkpoint {
 			Links:   []string{"veth0"},
 		}},
 		Election: Election{LeaseDuration: 3 * time.Second, NeverPreempt: true, PreemptionDelay: 5 * time.Second},
+		Gossip:   Gossip{Port: 7956, ProbeInterval: 100 * time.Millisecond},
 		ConnectionSync: ConnectionSync{
 			Enabled: true, Interface: "eth1", ID: 7, Group: netip.MustParseAddr("224.0.0.81"), Port: 8848,
 		},
@@ -69,7 +70,7 @@ func example() Checkpoint {
 // Version is another one: who changes what is stored has to raise that.
 const versionFive = `{"version":5,"pool":"default","nodeName":"node-a",` +
 	`"node":{"Interface":"eth0","Guard":true,"Timeouts":{"TCP":900000000000,"TCPFin":0,"UDP":0}},` +
-	`"election":{"leaseDuration":3000000000,"neverPreempt":true,"preemptionDelay":5000000000},` +
+	`"election":{"leaseDuration":3000000000,"neverPreempt":true,"preemptionDelay":5000000000},"gossip":{"port":7956,"probeInterval":100000000},` +
 	`"connectionSync":{"enabled":true,"interface":"eth1","id":7,"group":"224.0.0.81","port":8848},` +
 	`"keys":[{"key":{"Addr":"192.0.2.1","Mark":0},` +
 	`"state":"guard 192.0.2.1\naddress 192.0.2.1 dev dummy-lvs\nservice TCP 192.0.2.1:80 wrr\n` +

@@ -17,6 +17,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/announce"
 	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
 	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
@@ -47,8 +48,8 @@ type NodeKernel interface {
 	routing
 }
 
-// Config is what a Director is made of. All fields are required but Metrics and
-// Clock.
+// Config is what a Director is made of. All fields are required but Gossip, Metrics
+// and Clock.
 type Config struct {
 	// Node is the node's name, Instance tells this process from the next.
 	Node, Instance string
@@ -70,6 +71,8 @@ type Config struct {
 	// SiteChanged is called when the plans of all keys have to be made anew. It
 	// must not block.
 	SiteChanged func()
+	// Gossip makes a director's part in the gossip of its pool; nil is for none.
+	Gossip func(gossip.Config) (Gossiper, error)
 	// IPVSTakenOK says that kube-proxy in ipvs mode on this node leaves the VIPs
 	// alone (they are in its exclude CIDRs).
 	IPVSTakenOK bool
@@ -115,6 +118,9 @@ type Director struct {
 	restored  *checkpoint.Checkpoint
 	peers     []Peer
 	rank      Rank
+	// gossipKeys are nil until they are known.
+	gossipKeys [][]byte
+	saving     sync.Mutex // of them, taken before mu
 	// peersKnown says that peers, were they none, have been looked for.
 	peersKnown bool
 	// decided says that the director has been told its pool, or that it has none.
@@ -186,6 +192,7 @@ func (d *Director) restore() bool {
 	if c == nil || d.confirmed || d.pool == nil || d.pool.Name != c.Pool {
 		return false
 	}
+	d.restoreKeys(c.Pool)
 	d.cfg.Log.Info("The API has not told yet what to serve; going by the checkpoint", "pool", c.Pool, "vips", len(c.Keys))
 	if !d.peersKnown {
 		d.peersKnown = true
@@ -222,6 +229,7 @@ func (d *Director) checkpoint() checkpoint.Checkpoint {
 		NeverPreempt:  pool.Election.Preemption.Never, PreemptionDelay: pool.Election.Preemption.Delay,
 		Groups: pool.groups(),
 	}
+	c.Gossip = checkpoint.Gossip(pool.Gossip)
 	for _, desired := range d.worker.Plans() {
 		c.Keys = append(c.Keys, record(desired))
 	}
@@ -263,6 +271,7 @@ func (d *Director) serve(ctx context.Context) {
 			continue
 		}
 		d.store.open(s.name)
+		d.saveKeys(s.name)
 		running, end := context.WithCancel(ctx)
 		go func() {
 			s.run(running)

@@ -331,9 +331,15 @@ func start(t *testing.T, name string, n *node, l election.Leases, dir string) *p
 
 func startWith(t *testing.T, name string, n *node, l election.Leases, dir string, metrics *Metrics) *process {
 	t.Helper()
+	return startAs(t, name, n, l, dir, func(c *Config) { c.Metrics = metrics })
+}
+
+// startAs starts a director whose configuration is changed before.
+func startAs(t *testing.T, name string, n *node, l *leases, dir string, change func(*Config)) *process {
+	t.Helper()
 	p := &process{node: n, gone: make(chan struct{}), wanted: map[netstate.Key]struct{}{}}
 	begun := time.Now()
-	p.Director = New(Config{
+	cfg := Config{
 		Node: name, Instance: name + time.Now().String(), Namespace: "lvs", Kernel: n, Leases: l, StateDir: dir,
 		Neighbors: func(string) announce.Neighbors { return nil },
 		Wanted: func(context.Context) (map[netstate.Key]struct{}, error) {
@@ -348,7 +354,6 @@ func startWith(t *testing.T, name string, n *node, l election.Leases, dir string
 				p.changed++
 			}
 		},
-		Metrics: metrics,
 		SiteChanged: func() {
 			p.mu.Lock()
 			defer p.mu.Unlock()
@@ -360,7 +365,9 @@ func startWith(t *testing.T, name string, n *node, l election.Leases, dir string
 			defer p.mu.Unlock()
 			return time.Since(begun) + p.slept
 		},
-	})
+	}
+	change(&cfg)
+	p.Director = New(cfg)
 	ctx, end := context.WithCancel(context.WithoutCancel(t.Context()))
 	p.end = end
 	go func() { p.Run(ctx); close(p.gone) }()

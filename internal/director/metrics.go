@@ -6,6 +6,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
@@ -23,6 +24,8 @@ type Metrics struct {
 	renewed     *prometheus.GaugeVec
 	relaying    *prometheus.GaugeVec
 	shared      prometheus.Gauge
+	members     prometheus.Gauge
+	gossip      *prometheus.CounterVec
 }
 
 // NewMetrics makes the director's metrics and registers them.
@@ -70,11 +73,20 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "1 while packets of unknown connections go to the director that had the group before.",
 		}, []string{"group"}),
 	}
+	m.members = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "lvs_director_gossip_members",
+		Help: "Other directors of the pool that are alive by gossip.",
+	})
+	m.gossip = prometheus.NewCounterVec(prometheus.CounterOpts{
+		Name: "lvs_director_gossip_events_total",
+		Help: "Messages of gossip sent, received and refused, and faults, such as packets in another key.",
+	}, []string{"event"})
 	m.shared = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "lvs_director_connection_sync",
 		Help: "1 while the kernel shares its connections with the other directors.",
 	})
 	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying, m.shared)
+	registry.MustRegister(m.members, m.gossip)
 	return m
 }
 
@@ -150,6 +162,19 @@ func (m *Metrics) lease(group string, renewed time.Time, relaying bool) {
 	}
 	m.renewed.WithLabelValues(group).Set(seconds)
 	m.relaying.WithLabelValues(group).Set(number(relaying))
+}
+
+// living tells how many peers are alive by gossip.
+func (m *Metrics) living(members int) {
+	if m != nil {
+		m.members.Set(float64(members))
+	}
+}
+
+func (m *Metrics) gossiped(event gossip.Event) {
+	if m != nil {
+		m.gossip.WithLabelValues(string(event)).Inc()
+	}
 }
 
 func number(b bool) float64 {

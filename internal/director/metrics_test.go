@@ -18,12 +18,14 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 	m := NewMetrics(registry)
 	m.operations.WithLabelValues("add service", "done").Inc()
 	m.role("0", true, "Holding")
+	m.living(1)
+	m.gossiped("Sent")
 	m.lease("0", time.Unix(1, 0), true)
 	families, err := registry.Gather()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(families) < 10 {
+	if len(families) < 12 {
 		t.Fatalf("%d metrics are known, want them all", len(families))
 	}
 	for _, family := range families {

@@ -159,7 +159,7 @@ func (s *session) prepareOnce(ctx context.Context, link string, pool Pool) (kern
 	if err := k.Prepare(ctx, node); err != nil {
 		return facts, fmt.Errorf("preparing the node: %w", err)
 	}
-	s.tell(sloppy)
+	s.noteSloppy(sloppy)
 	s.mu.Lock()
 	s.links = links
 	s.mu.Unlock()

@@ -23,6 +23,7 @@ type Pool struct {
 	// Election is how its directors decide who serves. A LeaseDuration of 0 is
 	// LeaseDuration.
 	Election election.Settings
+	Gossip   Gossip
 	// Groups is how many groups its VIPs are divided into; 0 is one.
 	Groups   int
 	Guard    bool
@@ -40,7 +41,7 @@ func (p Pool) is(q Pool) bool { return p.Name == q.Name && p.groups() == q.group
 
 func (p Pool) equal(q Pool) bool {
 	return p.is(q) && p.Interface == q.Interface && p.Refresh == q.Refresh && p.Guard == q.Guard && p.Election == q.Election &&
-		p.ConnectionSync == q.ConnectionSync &&
+		p.ConnectionSync == q.ConnectionSync && p.Gossip == q.Gossip &&
 		p.Timeouts == q.Timeouts && fmt.Sprint(p.Within) == fmt.Sprint(q.Within)
 }
 
@@ -48,7 +49,7 @@ func (p Pool) equal(q Pool) bool {
 func poolIn(c checkpoint.Checkpoint) Pool {
 	return Pool{
 		Name: c.Pool, Interface: c.Node.Interface, Within: c.Within, Refresh: c.Refresh,
-		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts, Groups: c.Election.Groups,
+		Guard: c.Node.Guard, Timeouts: c.Node.Timeouts, Groups: c.Election.Groups, Gossip: Gossip(c.Gossip),
 		ConnectionSync: ConnectionSync(c.ConnectionSync),
 		Election: election.Settings{
 			LeaseDuration: c.Election.LeaseDuration,

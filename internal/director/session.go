@@ -48,6 +48,7 @@ type session struct {
 	// groups are those of the pool, by their numbers.
 	groups []*group
 	ended  chan struct{}
+	gossip *gossiping
 	// nudge asks for a look at what is announced, reconfigured says that the
 	// pool's settings changed, relinked that the links may have by which real
 	// servers are reached.
@@ -154,6 +155,7 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		node:         nodeState{err: ErrPending},
 		links:        linksIn(restored, pool.Name),
 	}
+	s.gossip = newGossiping(d, pool.Name, s.now, s.refresh)
 	for number := range pool.groups() {
 		s.groups = append(s.groups, newGroup(s, number, restored))
 	}
@@ -174,6 +176,7 @@ func (s *session) run(ctx context.Context) {
 		running.Go(func() { g.elector.Run(working) })
 	}
 	running.Go(func() { s.judge(working) })
+	running.Go(func() { s.gossip.run(working) })
 	running.Go(func() { s.onInterfaces(working) })
 	<-ctx.Done()
 	s.yield(working)
@@ -246,9 +249,10 @@ func (s *session) configure(pool Pool) {
 	before := s.pool
 	s.pool = pool
 	s.mu.Unlock()
-	before.Election, before.ConnectionSync = pool.Election, pool.ConnectionSync
+	before.Election, before.ConnectionSync, before.Gossip = pool.Election, pool.ConnectionSync, pool.Gossip
 	if before.equal(pool) {
 		s.resyncSoon()
+		s.refresh()
 		return
 	}
 	select {
@@ -284,6 +288,7 @@ func (s *session) judge(ctx context.Context) {
 		s.waiting, s.refused = waiting, refused
 		s.mu.Unlock()
 		s.takePart(waiting)
+		s.gossipOn()
 		s.announce()
 		s.answer()
 		s.nameDirectors(ctx)

@@ -116,8 +116,8 @@ func (s *session) slop() {
 	}
 }
 
-// tell notes what IPVS was told.
-func (s *session) tell(sloppy *netstate.Sloppy) {
+// noteSloppy notes what IPVS was told.
+func (s *session) noteSloppy(sloppy *netstate.Sloppy) {
 	if sloppy == nil {
 		return
 	}

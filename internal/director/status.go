@@ -362,8 +362,9 @@ const (
 func (d *Director) company() company {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	view := d.gossipView()
 	switch {
-	case slices.ContainsFunc(d.peers, func(p Peer) bool { return p.Live }):
+	case slices.ContainsFunc(d.peers, func(p Peer) bool { return p.Live || vouched(p.Node, view) }):
 		return accompanied
 	case d.peersKnown:
 		return alone
@@ -389,8 +390,9 @@ func (d *Director) electorate() []election.Peer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	var all []election.Peer
+	view := d.gossipView()
 	for _, p := range d.peers {
-		if p.Live {
+		if p.Live || vouched(p.Node, view) {
 			all = append(all, election.Peer{
 				Node: p.Node, Candidate: p.Candidate, Impaired: p.Impaired, Cordoned: p.Rank.Cordoned, Priority: p.Rank.Priority,
 			})

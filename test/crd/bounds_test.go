@@ -18,6 +18,7 @@ func numbers() []rule {
 		{"VirtualServer.spec.persistence.ipv4PrefixLength", `{spec: {persistence: {ipv4PrefixLength: %s}}}`, "1", "0", "32", "33"},
 		{"VirtualServer.spec.persistence.ipv6PrefixLength", `{spec: {persistence: {ipv6PrefixLength: %s}}}`, "1", "0", "128", "129"},
 		{"VirtualServer.spec.healthChecks[].port", `{spec: {healthChecks: [{port: %s}]}}`, "1", "0", "65535", "65536"},
+		{"DirectorPool.spec.gossip.port", `{spec: {gossip: {port: %s}}}`, "1024", "1023", "65535", "65536"},
 		{"VirtualServer.spec.healthChecks[].failureThreshold", `{spec: {healthChecks: [{failureThreshold: %s}]}}`, "1", "0", "100", "101"},
 		{"VirtualServer.spec.healthChecks[].successThreshold", `{spec: {healthChecks: [{successThreshold: %s}]}}`, "1", "0", "100", "101"},
 		{"DirectorPool.spec.election.groups", `{spec: {election: {groups: %s}}}`, "1", "0", "32", "33"},
@@ -164,5 +165,11 @@ func durations() []rule {
 		// Longer than Go's durations reach: about 292 years.
 		rules = append(rules, rule{at: at, message: "", accepts: patches(format, "5s"), refuses: patches(format, "999999999h")})
 	}
+	// Its range leaves out the above.
+	probe := `{spec: {gossip: {probeInterval: "%s"}}}`
+	rules = append(rules, rule{
+		at: "DirectorPool.spec.gossip.probeInterval", message: "should match",
+		accepts: patches(probe, "100ms", "0.25s"), refuses: patches(probe, strange...),
+	})
 	return rules
 }

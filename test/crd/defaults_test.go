@@ -119,6 +119,7 @@ func TestDefaultsOfDirectorPool(t *testing.T) {
 		},
 		ConnectionSync: v1alpha1.ConnectionSync{Mode: v1alpha1.ConnectionSyncEnabled, Port: 8848, Group: "224.0.0.81"},
 		Announcement:   v1alpha1.Announcement{RefreshInterval: metav1.Duration{Duration: time.Minute}},
+		Gossip:         v1alpha1.Gossip{Port: 7956, ProbeInterval: metav1.Duration{Duration: 100 * time.Millisecond}},
 		IPVS: v1alpha1.IPVSSettings{
 			TCPTimeout:    metav1.Duration{Duration: 15 * time.Minute},
 			TCPFinTimeout: metav1.Duration{Duration: 2 * time.Minute},

@@ -46,6 +46,11 @@ func directorPoolRules() []rule {
 			refuses: patches(`{spec: {announcement: {refreshInterval: "%s"}}}`, "0s", "999ms", "61m"),
 		},
 		{
+			at: "DirectorPool.spec.gossip.probeInterval", message: "must be from 50ms to 1s",
+			accepts: patches(`{spec: {gossip: {probeInterval: "%s"}}}`, "50ms", "100ms", "1s", "0.25s"),
+			refuses: patches(`{spec: {gossip: {probeInterval: "%s"}}}`, "0s", "49ms", "1001ms"),
+		},
+		{
 			at: "DirectorPool.spec.election.leaseDuration", message: "must be whole seconds (no fraction, no ms), from 2s to 60s",
 			accepts: patches(`{spec: {election: {leaseDuration: "%s"}}}`, "2s", "3s", "1m"),
 			refuses: patches(`{spec: {election: {leaseDuration: "%s"}}}`, "1s", "2.5s", "3000ms", "61s"),

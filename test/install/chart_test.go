@@ -132,6 +132,7 @@ func TestValuesAreChecked(t *testing.T) {
 		"a timeout without a unit":             {`uninstall.timeout="300"`, "uninstall"},
 		"a pool name with a dot":               {`pool.name="a.b"`, "pool"},
 		"a priority that is none":              {`pool.election={"priorities":[{"nodeSelector":{},"priority":"high"}]}`, "priority"},
+		"a gossip port that is privileged":     {`pool.gossip={"port":80}`, "port"},
 		"a single rule instead of a list":      {`pool.allow={"addresses":["192.168.11.200"]}`, "allow"},
 		"an address to allow that is a name":   {`pool.allow=[{"addresses":["web"]}]`, "allow"},
 		"a part of a rule that does not exist": {`pool.allow=[{"address":"192.168.11.200"}]`, "allow"},
@@ -281,6 +282,7 @@ func TestPoolNeedsAllow(t *testing.T) {
 	rendered := chart(t, "--set", "pool.interface=eth1",
 		"--set-json", `pool.election={"leaseDuration":"5s","priorities":[{"nodeSelector":{"matchLabels":{"site":"a"}},"priority":100}],"preemption":{"policy":"Never"}}`,
 		"--set-json", `pool.connectionSync={"mode":"Enabled","syncID":0,"interface":{"name":"eth2"},"port":9000,"group":"224.0.0.82"}`,
+		"--set", "pool.gossip.port=7999,pool.gossip.probeInterval=200ms",
 		"--set-json", `pool.allow=[{"addresses":["192.168.11.200"],"realServers":["192.168.11.0/24"],"namespaceSelector":{"matchLabels":{"a":"b"}}}]`)
 	got := typed[v1alpha1.DirectorPool](t, rendered, "DirectorPool/default").Spec
 	if got.NodeSelector.MatchLabels["lvs-operator.io/director"] != "true" || got.Interface == nil || got.Interface.Name != "eth1" {
@@ -289,6 +291,9 @@ func TestPoolNeedsAllow(t *testing.T) {
 	rule := got.Allow[0]
 	if rule.Addresses[0] != "192.168.11.200" || rule.RealServers[0] != "192.168.11.0/24" || rule.NamespaceSelector.MatchLabels["a"] != "b" {
 		t.Errorf("got %+v, want the values' rule", rule)
+	}
+	if got.Gossip.Port != 7999 || got.Gossip.ProbeInterval.Duration != 200*time.Millisecond {
+		t.Errorf("got %+v, want the values' gossip", got.Gossip)
 	}
 	election := got.Election
 	if election.LeaseDuration.Duration != 5*time.Second || election.Preemption.Policy != v1alpha1.PreemptNever ||
