@@ -47,54 +47,6 @@ func (w Write) String() string {
 	}
 }
 
-// Reason says why a director announces or why it does not, as metrics and
-// events show it.
-type Reason string
-
-// The reasons of a Decision.
-const (
-	// Holding: the Lease is ours and not expired.
-	Holding Reason = "Holding"
-	// HoldingUnconfirmed: the Lease was ours when last seen (by this process or,
-	// after a restart, by the one before it), and the API server does not answer.
-	HoldingUnconfirmed Reason = "HoldingUnconfirmed"
-	// Reclaiming: nobody holds the Lease that was ours, and it is being taken
-	// back.
-	Reclaiming Reason = "Reclaiming"
-	// HeldByOther: another director holds the Lease.
-	HeldByOther Reason = "HeldByOther"
-	// Expired: the Lease of another director has expired and is being taken.
-	Expired Reason = "Expired"
-	// Vacant: nobody holds the Lease, and this director has not taken it yet.
-	Vacant Reason = "Vacant"
-	// Absent: there is no Lease, and this director has not made it yet.
-	Absent Reason = "Absent"
-	// Restarted: the Lease is this node's, of an earlier process; it is being
-	// taken over.
-	Restarted Reason = "Restarted"
-	// Stalled: the Lease has expired without a try to renew it, because the
-	// process stood still; it may be another's by now.
-	Stalled Reason = "Stalled"
-	// NotRead: the Lease has not been read since the start.
-	NotRead Reason = "NotRead"
-	// Leaving: the director terminates.
-	Leaving Reason = "Leaving"
-	// Handover: the holder released the Lease for this director.
-	Handover Reason = "Handover"
-	// Unfit: the director cannot serve, and hands over to a peer that can.
-	Unfit Reason = "Unfit"
-	// Impaired: the kernel refuses some of the VIPs, so it hands over to a peer
-	// that serves them all.
-	Impaired Reason = "Impaired"
-	// Cordoned: the node is to be emptied, so it hands over.
-	Cordoned Reason = "Cordoned"
-	// Preempted: it hands over to a director of higher priority.
-	Preempted Reason = "Preempted"
-	// Superseded: the API server does not answer, and another director announces
-	// what was this one's.
-	Superseded Reason = "Superseded"
-)
-
 // Decision is what a director is to do now.
 type Decision struct {
 	// Announce says whether to answer for the group's VIPs. It is put into
@@ -121,6 +73,15 @@ type Decision struct {
 	Reason Reason
 	// At is the Now of the view that was decided on.
 	At time.Time
+	// Probe names the node that is to be asked for on the segment, with a VIP of
+	// the group and third machines, unless that is under way; this director's own
+	// node if only the VIP is. Empty: nothing is to be asked. See Sounding.
+	Probe string
+	// Isolated says that nobody on the segment answers this director, who used to.
+	Isolated bool
+	// Claim is what to tell peers by gossip. Decide leaves it empty; an Elector
+	// fills it in.
+	Claim Claim
 }
 
 // Pending says that the director does not announce for no other reason than that
@@ -165,11 +126,12 @@ func (d Decision) Pending() bool {
 // director that cannot reach the API server announces beside one that can until
 // it hears that one, or reaches it again.
 func Decide(v View) Decision {
-	d := decide(v)
+	d := v.provisionally(decide(v))
 	if v.Lease.Unsure || !v.Lease.Known {
 		d.Write, d.Successor, d.Why = None, "", ""
 	}
-	d.Epoch, d.At = v.epoch(d.Write), v.Now
+	d.Epoch, d.At = v.epoch(d), v.Now
+	d.Probe, d.Isolated = v.probe(d), v.isolated()
 	if v.Lease.Known && v.Lease.Exists {
 		d.Holder = v.Lease.Holder
 	}
@@ -193,11 +155,11 @@ func decide(v View) Decision {
 	}
 }
 
-// epoch returns the epoch that the write begins, or the highest one seen.
-func (v View) epoch(write Write) int64 {
+// epoch returns the epoch that the decision begins, or the highest one seen.
+func (v View) epoch(d Decision) int64 {
 	highest := max(v.Lease.Epoch, v.Own.Epoch)
-	if write == Acquire || write == Create {
-		return highest + 1
+	if d.Write == Acquire || d.Write == Create || d.Reason == Provisional && v.Own.Provisional == 0 {
+		return max(highest, v.Own.Heard) + 1
 	}
 	return highest
 }
@@ -213,7 +175,7 @@ func (v View) holding() Decision {
 		return Decision{Reason: Leaving, Write: Release}
 	}
 	d := v.kept()
-	if asked := v.Own.Yield.Asked; !asked.IsZero() && v.HeardAt.After(asked) {
+	if asked := v.Own.Yield.Asked; !asked.IsZero() && v.heardSince(asked) {
 		// The successor is faster than the answer to the release, and the reason
 		// for it may be none any more.
 		return Decision{Reason: cmp.Or(why, v.Own.Yield.Why)}
@@ -233,6 +195,9 @@ func (v View) holding() Decision {
 // kept is what a holder does that goes on.
 func (v View) kept() Decision {
 	expiry := v.expiry()
+	if v.overtaken() || !v.Now.Before(expiry) && v.outclaimed() {
+		return Decision{Reason: Superseded}
+	}
 	d := Decision{Write: None, NextAt: v.Own.RenewSent.Add(v.LeaseDuration / 3)}
 	if !v.Now.Before(d.NextAt) {
 		d.Write, d.NextAt = Renew, expiry
@@ -278,8 +243,10 @@ func (v View) unread() Decision {
 	switch {
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
-	case v.Own.Restored && v.superseded():
+	case v.Own.Restored && (v.superseded() || v.outclaimed()):
 		return Decision{Reason: Superseded}
+	case !v.Own.Announcing && !v.awaitsGossip().IsZero():
+		return Decision{Reason: NotRead, NextAt: v.awaitsGossip()}
 	case v.Own.Restored && v.failing():
 		return Decision{Announce: true, Reason: HoldingUnconfirmed, NextAt: v.failingUntil()}
 	default:
@@ -292,6 +259,10 @@ func (v View) restarted() Decision {
 	switch {
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
+	case v.outclaimed():
+		return Decision{Reason: Superseded}
+	case !v.Own.Announcing && !v.awaitsGossip().IsZero():
+		return Decision{Reason: Restarted, NextAt: v.awaitsGossip()}
 	case v.superseded():
 		d.Reason = Superseded
 	case v.unbroken() || v.failing():
@@ -306,11 +277,11 @@ func (v View) vacant() Decision {
 		return v.yielding()
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
-	case v.unbroken():
+	case v.unbroken() && !v.outclaimed():
 		return Decision{Announce: true, Write: Acquire, Reason: Reclaiming}
 	}
 	d := Decision{Reason: Vacant}
-	if !v.Self.Candidate {
+	if !v.candidate() || v.claimed() {
 		return d
 	}
 	d.NextAt = v.Lease.ChangedAt.Add(v.turn())
@@ -328,13 +299,15 @@ func (v View) absent() Decision {
 	switch {
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
+	case v.outclaimed():
+		return Decision{Reason: Absent}
 	case v.unbroken():
 		return Decision{Announce: true, Write: Create, Reason: Reclaiming}
 	case v.Own.Restored:
 		return Decision{Announce: v.failing() && !v.superseded(), Write: Create, Reason: Reclaiming}
 	}
 	d := Decision{Reason: Absent}
-	if !v.Self.Candidate {
+	if !v.candidate() {
 		return d
 	}
 	d.NextAt = v.Lease.AbsentSince.Add(v.LeaseDuration + v.turn())
@@ -352,11 +325,11 @@ func (v View) other() Decision {
 		return Decision{Reason: v.Own.Yield.Why}
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
-	case !v.Self.Candidate:
+	case !v.candidate():
 		return Decision{Reason: HeldByOther}
 	}
 	d := Decision{Reason: HeldByOther, NextAt: v.otherExpiry().Add(v.turn())}
-	if v.Contact.Failed.After(v.Contact.Answered) {
+	if v.away() || v.claimed() {
 		// What cannot be seen to be renewed may be.
 		d.NextAt = time.Time{}
 		return d
@@ -364,6 +337,12 @@ func (v View) other() Decision {
 	if !v.Now.Before(d.NextAt) {
 		d.Write, d.NextAt, d.Reason = Acquire, time.Time{}, Expired
 		return d
+	}
+	if at := v.early(); !at.IsZero() && !v.Now.Before(at) {
+		d.Write, d.NextAt, d.Reason = Acquire, time.Time{}, HolderDead
+		return d
+	} else if !at.IsZero() {
+		d.NextAt = earlier(d.NextAt, at)
 	}
 	if asks, at := v.asks(); asks && v.Now.Before(at) {
 		d.NextAt = earlier(d.NextAt, at)
@@ -377,11 +356,16 @@ func (v View) other() Decision {
 // API server was away the holder is left half a duration to renew: in that time
 // it tries at least once.
 func (v View) otherExpiry() time.Time {
-	duration := v.Lease.Duration
-	if duration <= 0 {
-		duration = v.LeaseDuration
-	}
+	duration := v.otherDuration()
 	return later(v.Lease.ChangedAt.Add(duration), v.Contact.BackAt.Add(duration/2))
+}
+
+// otherDuration is how long the holder says that the Lease is valid.
+func (v View) otherDuration() time.Duration {
+	if v.Lease.Duration <= 0 {
+		return v.LeaseDuration
+	}
+	return v.Lease.Duration
 }
 
 func later(a, b time.Time) time.Time {

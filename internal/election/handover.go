@@ -42,7 +42,7 @@ func (v View) successor() (node string, why Reason) {
 
 // reason is why this director should hand what it holds over to one of the
 // candidates, the preferred one first, or empty. Each handover but for the first
-// two reasons is to a director that stands better, so groups never go round.
+// three reasons is to a director that stands better, so groups never go round.
 func (v View) reason(candidates []Peer) Reason {
 	asking, known := v.peer(v.Lease.RequestedBy)
 	switch {
@@ -52,11 +52,13 @@ func (v View) reason(candidates []Peer) Reason {
 		return ""
 	case v.Self.Unfit:
 		return Unfit
+	case v.isolated() && !v.away():
+		return Isolated
 	case len(candidates) == 0:
 		return ""
 	case v.outdone() && !candidates[0].Impaired && !v.Now.Before(v.outdoneUntil()):
 		return Impaired
-	case v.Self.Cordoned && v.Self.Impaired == candidates[0].Impaired && !candidates[0].Cordoned:
+	case v.Self.Cordoned && v.Self.Impaired == candidates[0].Impaired && v.Self.Cold == candidates[0].Cold && !candidates[0].Cordoned:
 		return Cordoned
 	case known && asking.Candidate && v.preempts(asking, v.self()):
 		return Preempted
@@ -83,7 +85,7 @@ func (v View) outdoneUntil() time.Time {
 
 // preempts says whether a may ask for what b holds.
 func (v View) preempts(a, b Peer) bool {
-	return !v.Preemption.Never && !a.Cordoned && (!a.Impaired || b.Impaired) && a.Priority > b.Priority
+	return !v.Preemption.Never && !a.Cordoned && !a.Cold && (!a.Impaired || b.Impaired) && a.Priority > b.Priority
 }
 
 // calm is when a group that has moved much may be moved again.
@@ -118,7 +120,7 @@ func (v View) yields() bool { return !v.Own.Yield.Begun.IsZero() && v.unbroken()
 func (v View) relieved() bool {
 	y := v.Own.Yield
 	taken := !y.TakenAt.IsZero() || v.Lease.Holder != ""
-	return v.HeardAt.After(y.Begun) || taken && !v.Now.Before(y.TakenAt.Add(HandoverLimit))
+	return v.heardSince(y.Begun) || taken && !v.Now.Before(y.TakenAt.Add(HandoverLimit))
 }
 
 // handedOver is the end of a handover: the Lease is somebody's, or was, and is
