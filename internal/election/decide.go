@@ -281,7 +281,7 @@ func (v View) vacant() Decision {
 		return Decision{Announce: true, Write: Acquire, Reason: Reclaiming}
 	}
 	d := Decision{Reason: Vacant}
-	if !v.candidate() || v.claimed() {
+	if !v.Self.Candidate || v.claimed() {
 		return d
 	}
 	d.NextAt = v.Lease.ChangedAt.Add(v.turn())
@@ -307,7 +307,7 @@ func (v View) absent() Decision {
 		return Decision{Announce: v.failing() && !v.superseded(), Write: Create, Reason: Reclaiming}
 	}
 	d := Decision{Reason: Absent}
-	if !v.candidate() {
+	if !v.Self.Candidate {
 		return d
 	}
 	d.NextAt = v.Lease.AbsentSince.Add(v.LeaseDuration + v.turn())
@@ -325,7 +325,7 @@ func (v View) other() Decision {
 		return Decision{Reason: v.Own.Yield.Why}
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
-	case !v.candidate():
+	case !v.Self.Candidate:
 		return Decision{Reason: HeldByOther}
 	}
 	d := Decision{Reason: HeldByOther, NextAt: v.otherExpiry().Add(v.turn())}

@@ -79,9 +79,6 @@ func (v View) isolated() bool {
 	return !since.IsZero() && s.Ended.Sub(since) >= isolationPatience && v.Now.Before(s.Ended.Add(silenceGap))
 }
 
-// candidate says that this director may take what is free.
-func (v View) candidate() bool { return v.Self.Candidate && !v.isolated() }
-
 // probe names the node that is to be asked for on the segment now, if any.
 func (v View) probe(d Decision) string {
 	node, since := v.suspect(d)
@@ -122,9 +119,10 @@ func (v View) suspect(d Decision) (node string, since time.Time) {
 }
 
 // companion is a peer that a director that announces asks for when gossip has
-// lost all that it ever heard, though the API server may know better.
+// lost all that it ever heard, though the API server may know better; without the
+// API server, when it has lost any: that one may announce too.
 func (v View) companion() (node string, since time.Time) {
-	if v.anyWitness(Witness.live) {
+	if !v.away() && v.anyWitness(Witness.live) {
 		return "", since
 	}
 	for _, p := range v.candidates() {

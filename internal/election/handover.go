@@ -100,7 +100,7 @@ func (v View) calm() time.Time {
 // when on.
 func (v View) asks() (bool, time.Time) {
 	holder, known := v.peer(v.Lease.Holder)
-	if !known || !v.preempts(v.self(), holder) || v.Own.CandidateSince.IsZero() {
+	if !known || v.isolated() || !v.preempts(v.self(), holder) || v.Own.CandidateSince.IsZero() {
 		return false, time.Time{}
 	}
 	// Only the best asks: each request makes the holder read again before it can

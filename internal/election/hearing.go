@@ -38,9 +38,11 @@ func (b *belief) sounded(now time.Time, s Sounding) {
 		row.Node, row.Machine = s.Node, time.Time{}
 	}
 	note(&row.Machine, s.silent(), s.Ended)
-	note(&row.VIP, !s.VIP && !s.isolated(), s.Begun)
+	note(&row.VIP, !s.VIP, s.Begun)
 	note(&row.Isolated, s.isolated(), s.Begun)
-	if !s.VIP && s.Begun.After(b.own.ContestedSince) {
+	if s.VIP && b.own.Announcing {
+		b.heard(now, s.Ended)
+	} else if s.Begun.After(b.own.ContestedSince) {
 		b.own.ContestedSince = time.Time{}
 	}
 	b.sounding = s

@@ -38,7 +38,7 @@ func (v View) provisionally(d Decision) Decision {
 		return d
 	case v.Own.Provisional > 0:
 		return v.claiming(d)
-	case !v.candidate() || v.Self.Terminating || !v.away() || v.outclaimed():
+	case !v.Self.Candidate || v.Self.Terminating || !v.away() || v.outclaimed():
 		return d
 	}
 	at := v.claimAt()
@@ -56,7 +56,7 @@ func (v View) provisionally(d Decision) Decision {
 // claimAt is when this director may claim the group provisionally, zero if it may
 // not as far as it knows: when the one that had it is dead and its machine is
 // silent; when one that has it wants to be rid of it; or when nobody has answered
-// for the VIP for a whole duration. A candidate that the API server answers is
+// for the VIP for a whole duration, if only because nobody answers at all. A candidate that the API server answers is
 // given one more, to take the Lease.
 func (v View) claimAt() time.Time {
 	if v.anyWitness(Witness.claims) {
@@ -78,7 +78,7 @@ func (v View) claimAt() time.Time {
 		}
 	}
 	since := v.Own.Silence.VIP
-	if since.IsZero() || v.HeardAt.After(since) || v.Sounding.isolated() || !v.Now.Before(v.Sounding.Ended.Add(silenceGap)) {
+	if since.IsZero() || v.HeardAt.After(since) || !v.Now.Before(v.Sounding.Ended.Add(silenceGap)) {
 		return time.Time{}
 	}
 	if reached {

@@ -81,14 +81,18 @@ func (v View) deaths(p Peer) int {
 }
 
 // turn is how long this director leaves a free Lease to those before it. Who is
-// named as successor waits for nobody. The present holder has had its time.
+// named as successor waits for nobody. The present holder has had its time. Who is
+// isolated leaves it to all others for a duration: it may be the last that lives.
 func (v View) turn() time.Duration {
-	if v.Lease.Holder == "" && v.Lease.Successor == v.Self.Node {
+	wait := time.Duration(0)
+	switch {
+	case v.isolated():
+		wait = v.LeaseDuration
+	case v.Lease.Holder == "" && v.Lease.Successor == v.Self.Node:
 		return 0
 	}
-	wait := time.Duration(0)
 	if v.Lease.Holder == "" && v.Lease.Successor != "" {
-		wait = successorDelay
+		wait += successorDelay
 	}
 	for _, peer := range v.Peers {
 		if peer.Candidate && peer.Node != v.Self.Node && peer.Node != v.Lease.Holder && v.ranks(peer, v.self()) < 0 {
