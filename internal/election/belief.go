@@ -65,24 +65,15 @@ func (b *belief) decide(now time.Time) Decision {
 	if !b.decidedAt.IsZero() && now.Sub(b.decidedAt) > b.duration/6 {
 		b.stalledAt = now
 	}
-	switch {
-	case !b.self.Candidate:
-		b.own.CandidateSince = time.Time{}
-	case b.own.CandidateSince.IsZero():
-		b.own.CandidateSince = now
-	}
+	note(&b.own.CandidateSince, b.self.Candidate, now)
 	v := View{
 		Now: now, LeaseDuration: b.duration, Group: b.group, Preemption: b.preemption,
 		Self: b.self, Peers: b.electorate(), Lease: b.lease, Contact: b.contact, Own: b.own, HeardAt: b.heardAt,
 		Witnesses: b.witnesses, Sounding: b.sounding,
 	}
-	switch {
-	case !v.outdone():
-		b.own.OutdoneSince = time.Time{}
-	case b.own.OutdoneSince.IsZero():
-		b.own.OutdoneSince = now
-	}
-	v.Own.OutdoneSince = b.own.OutdoneSince
+	note(&b.own.OutdoneSince, v.outdone(), now)
+	note(&b.own.BlindSince, v.blind(), now)
+	v.Own.OutdoneSince, v.Own.BlindSince = b.own.OutdoneSince, b.own.BlindSince
 	d := Decide(v)
 	b.claims(now, v.claim(d), d)
 	b.own.Announcing = d.Announce

@@ -174,6 +174,6 @@ func (v View) claim(d Decision) Claim {
 		c.Epoch = epoch
 	}
 	y := v.Own.Yield
-	c.Yielding = v.Self.Terminating || d.Write == Release || !y.Begun.IsZero() || !y.Asked.IsZero() || v.blind() || v.Self.Unfit && !d.Confirmed
+	c.Yielding = v.Self.Terminating || d.Write == Release || !y.Begun.IsZero() || !y.Asked.IsZero() || v.blinded() || v.Self.Unfit && !d.Confirmed
 	return c
 }

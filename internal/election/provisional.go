@@ -23,11 +23,13 @@ func (v View) reachedByPeer() bool {
 	return v.anyWitness(func(w Witness) bool { return w.live() && w.Candidate && w.APIReachable })
 }
 
-// blind says that this director should leave the group to a peer that knows what
-// is wanted.
-func (v View) blind() bool {
-	since := later(v.Contact.Answered, v.Own.Started)
-	return v.away() && !v.Now.Before(since.Add(blindLimit)) && v.reachedByPeer()
+// blind says that the API server answers a live candidate and not this director.
+func (v View) blind() bool { return v.away() && v.reachedByPeer() }
+
+// blinded says that it has been so for so long that this director should leave
+// the group to one that knows what is wanted.
+func (v View) blinded() bool {
+	return !v.Own.BlindSince.IsZero() && !v.Now.Before(v.Own.BlindSince.Add(blindLimit))
 }
 
 // provisionally adds to a decision by the Lease what the director does while
@@ -78,13 +80,13 @@ func (v View) claimAt() time.Time {
 		}
 	}
 	since := v.Own.Silence.VIP
-	if since.IsZero() || v.HeardAt.After(since) || !v.Now.Before(v.Sounding.Ended.Add(silenceGap)) {
+	if since.IsZero() || !v.Now.Before(v.Sounding.Ended.Add(silenceGap)) {
 		return time.Time{}
 	}
 	if reached {
 		turn += v.LeaseDuration
 	}
-	return since.Add(v.LeaseDuration + turn)
+	return later(since, v.HeardAt).Add(v.LeaseDuration + turn)
 }
 
 // incumbent is who had the group last, and since when it is dead; if that is not

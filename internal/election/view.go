@@ -142,6 +142,9 @@ type Own struct {
 	// SeenAt is when it first saw the Lease since a request was last not answered.
 	// Who renews it changes it after that.
 	SeenAt time.Time
+	// BlindSince is since when the API server has answered a live candidate and not
+	// this director, without a break.
+	BlindSince time.Time
 	// Silence is since when soundings have gone unanswered.
 	Silence Silence
 }
