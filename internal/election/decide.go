@@ -61,8 +61,8 @@ type Decision struct {
 	// the reason for handing over to it.
 	Successor string
 	Why       Reason
-	// Epoch is the epoch that Write begins if it is Acquire or Create, else the
-	// highest one seen.
+	// Epoch is the epoch that Write begins if it is Acquire or Create, or that a
+	// provisional claim does, else the highest one seen.
 	Epoch int64
 	// Holder is the node that the Lease names; empty if nobody holds it, or none
 	// is known.
@@ -115,15 +115,41 @@ func (d Decision) Pending() bool {
 //     that one is heard. See yielding. Without anybody to hand over to, one that
 //     terminates stops announcing and then releases, and any other stays.
 //
+// With gossip, and answers from the segment, there is more:
+//
+//   - A Lease that has not expired is taken if gossip heard its holder claim this
+//     very epoch and then saw it die, no renewal was seen since, and neither the
+//     holder's machine nor a VIP answered after that, while others did. If there
+//     are no others to ask, half a duration has to have passed since the last
+//     renewal. See early.
+//   - A holder whom nobody answers any more, who used to, is isolated and hands
+//     over while it reaches the API server. Who is isolated and no holder leaves
+//     what is free to all others for a duration.
+//   - A peer that tells by gossip that it announces by a later epoch counts as
+//     heard in a handover. One that tells that it has the Lease ends what an older
+//     holder does; any better claim ends what is not confirmed. See outclaimed.
+//   - With the API server away, a candidate claims the group provisionally if the
+//     one that had it is dead and the segment silent as above, or if nobody has
+//     answered for the VIP for a duration. See claimAt. It stops for a better
+//     claim, for a holder that is seen to renew or to have acquired the Lease, and
+//     for another that goes on to announce. When the API server is back it leaves
+//     the holder half a duration to renew, then takes the Lease, and others leave
+//     it to it.
+//   - Who announces without the API server for blindLimit beside a candidate that
+//     the API server answers tells that it wants to be relieved.
+//   - A process that comes back first gives peers gossipPatience to tell what they
+//     claim.
+//
+// Without gossip nothing of that happens.
+//
 // What it promises when all directors use it and keep to Fence: as long as every
 // request is answered within a sixth of the duration and nobody else writes the
 // Lease, no two directors announce at the same time, processes that stop and wake
 // included, but for a handover: there the old one goes on for HandoverLimit at
-// most. If somebody vacates or
-// deletes the Lease by hand, its holder and the next one may both announce
-// until the former has seen the change: one duration at most, since it writes
-// every third of it and each write is answered or given up within a third. A
-// director that cannot reach the API server announces beside one that can until
+// most; and but for a holder whose segment is cut. If somebody vacates or deletes
+// the Lease by hand, its holder and the next one may both announce until the
+// former has seen the change: one duration at most, since it writes every third
+// of it and each write is answered or given up within a third. A director that cannot reach the API server announces beside one that can until
 // it hears that one, or reaches it again.
 func Decide(v View) Decision {
 	d := v.provisionally(decide(v))

@@ -108,7 +108,7 @@ func (v View) suspect(d Decision) (node string, since time.Time) {
 	case v.away() && v.Self.Candidate && !v.anyWitness(Witness.claims):
 		return v.incumbent()
 	}
-	if w, died := v.died(); died && v.Self.Candidate {
+	if w, died := v.died(); died && v.Self.Candidate && !v.away() {
 		return w.Node, w.DeadAt
 	}
 	if !v.Own.Silence.Isolated.IsZero() {
