@@ -221,8 +221,11 @@ func (g *group) measure() {
 }
 
 // released says that the director has released the Lease, or is about to: the
-// successor may announce before the release was answered.
-func (p *part) released() bool { return p.belief.sent.Write == Release }
+// successor may announce before the release was answered. As long as nobody is
+// known to have taken the Lease it is so too while it is being taken back.
+func (p *part) released() bool {
+	return p.belief.sent.Write == Release || !p.belief.own.Yield.Begun.IsZero()
+}
 
 // overlap is how long two directors announced a group at most that neither had
 // released.
