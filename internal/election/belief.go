@@ -294,7 +294,9 @@ func (b *belief) present(now time.Time, object *coordinationv1.Lease) {
 		b.own.Moves = append(slices.Clone(b.own.Moves), now)
 		b.own.Moves = b.own.Moves[max(0, len(b.own.Moves)-movesLimit):]
 	}
-	if y := &b.own.Yield; !y.Begun.IsZero() && y.TakenAt.IsZero() && c.holder != "" && c.holder != b.self.Node {
+	// A later epoch of a Lease that is vacant again is one that was missed.
+	taken := c.holder != "" && c.holder != b.self.Node || c.holder == "" && c.epoch > b.lease.Epoch
+	if y := &b.own.Yield; !y.Begun.IsZero() && y.TakenAt.IsZero() && taken {
 		y.TakenAt = now
 	}
 	if b.own.SeenAt.IsZero() {

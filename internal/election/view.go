@@ -157,7 +157,7 @@ type Yield struct {
 	Asked time.Time
 	// Begun is when the first release that was carried out was sent; zero if none
 	// was. LastAt is when the last one was. TakenAt is when another director was
-	// first seen to hold the Lease since.
+	// first seen to hold the Lease since, or to have held it.
 	Begun, LastAt, TakenAt time.Time
 	// Tried are the successors that were named, in order.
 	Tried []string
