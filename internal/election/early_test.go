@@ -226,8 +226,12 @@ func TestASuccessorIsHeardByGossip(t *testing.T) {
 func TestAColdDirectorRanksAfterCordonedAndBeforeImpairedOnes(t *testing.T) {
 	v := View{}
 	order := []Peer{
-		{Node: "a"}, {Node: "b", Priority: -1}, {Node: "c", Cordoned: true, Priority: 9}, {Node: "d", Cold: true, Priority: 9},
-		{Node: "e", Cold: true, Cordoned: true, Priority: 9}, {Node: "f", Impaired: true, Priority: 9},
+		{Node: "a"},
+		{Node: "b", Priority: -1},
+		{Node: "c", Cordoned: true, Priority: 9},
+		{Node: "d", Cold: true, Priority: 9},
+		{Node: "e", Cold: true, Cordoned: true, Priority: 9},
+		{Node: "f", Impaired: true, Priority: 9},
 	}
 	for i := range order[1:] {
 		if v.ranks(order[i], order[i+1]) >= 0 {

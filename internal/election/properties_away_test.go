@@ -51,7 +51,7 @@ func TestADeadMachineIsReplacedWithoutTheAPIServer(t *testing.T) {
 		w.run(noticing)
 		for range rapid.IntRange(1, len(w.nodes)-1).Draw(t, "deaths") {
 			w.moment(t)
-			w.holders(t)[0].node.crashMachine()
+			w.holders(t)[0].crashMachine()
 			limit := crashLimit
 			if w.medium.lonely {
 				limit += duration
@@ -212,7 +212,7 @@ func TestABlindDirectorLeavesTheGroupToOneThatSees(t *testing.T) {
 		w.away(true)
 		w.run(noticing)
 		if rapid.Bool().Draw(t, "provisionally") && len(w.nodes) > 2 {
-			w.holders(t)[0].node.crashMachine()
+			w.holders(t)[0].crashMachine()
 			w.served(t, crashLimit)
 			w.run(time.Second)
 		}

@@ -20,6 +20,7 @@ func joiningAll(w *world, _ *node, _ *group) { w.away(false) }
 func splitting(w *world, n *node, _ *group) {
 	w.medium.part(n, w.nodes[w.rand.IntN(len(w.nodes))], false)
 }
+
 func estranging(w *world, n *node, _ *group) {
 	w.medium.part(n, w.nodes[w.rand.IntN(len(w.nodes))], true)
 }

@@ -201,10 +201,9 @@ func (p *part) answers(s *Sounding) {
 			continue
 		}
 		there := !m.place.down && w.linked(p.node, m)
-		switch {
-		case m.name == s.Node:
+		if m.name == s.Node {
 			s.Machine = there
-		default:
+		} else {
 			s.Asked++
 			if there {
 				s.Answered++
