@@ -162,34 +162,41 @@ func TestWhoStartsWithoutTheAPIServerServesInTheEnd(t *testing.T) {
 	})
 }
 
-// TestTwoHalvesBecomeOne: the API server is away and the segment is split. Each
-// half serves for itself; when the segment is whole again, but gossip is not, one
+// halves takes the API server away and splits the segment in two, each of which
+// then serves for itself. It returns who announced before.
+func (w *world) halves(t *rapid.T) []*part {
+	t.Helper()
+	holders := w.settle(t)
+	w.away(true)
+	w.run(noticing)
+	for _, n := range w.nodes {
+		if n == holders[0].node || rapid.Bool().Draw(t, "with the holder") {
+			continue
+		}
+		for _, m := range w.nodes {
+			w.medium.part(n, m, false)
+			w.medium.part(n, m, true)
+		}
+	}
+	w.run(duration + crashLimit + 5*time.Second)
+	for _, n := range w.nodes {
+		alone := !slices.ContainsFunc(w.nodes, func(m *node) bool { return m != n && w.linked(n, m) })
+		for _, p := range n.parts {
+			if alone && !p.announces() {
+				t.Fatalf("%s is alone, and does not announce %s: %v", n.name, p.group.name, w.state())
+			}
+		}
+	}
+	return holders
+}
+
+// TestTwoHalvesBecomeOne: when the segment is whole again, but gossip is not, one
 // director is left within 6 s, those of a sounding, of contestLimit and of a
 // sounding again, and all agree when all is well.
 func TestTwoHalvesBecomeOne(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
-		holder := w.settle(t)[0].node
-		w.away(true)
-		w.run(noticing)
-		for _, n := range w.nodes {
-			if n == holder || rapid.Bool().Draw(t, "with the holder") {
-				continue
-			}
-			for _, m := range w.nodes {
-				w.medium.part(n, m, false)
-				w.medium.part(n, m, true)
-			}
-		}
-		w.run(duration + crashLimit + 5*time.Second)
-		for _, n := range w.nodes {
-			alone := !slices.ContainsFunc(w.nodes, func(m *node) bool { return m != n && w.linked(n, m) })
-			for _, p := range n.parts {
-				if alone && !p.announces() {
-					t.Fatalf("%s is alone, and does not announce %s: %v", n.name, p.group.name, w.state())
-				}
-			}
-		}
+		w.halves(t)
 		w.medium.split = nil
 		if rapid.Bool().Draw(t, "frames first") {
 			w.run(6 * time.Second)
@@ -199,6 +206,24 @@ func TestTwoHalvesBecomeOne(t *testing.T) {
 		w.run(time.Second)
 		w.holders(t)
 		w.ends(t, 0)
+	})
+}
+
+// TestTheAPIServerDecidesBetweenTwoHalves, if it is back before they hear each
+// other: who had the Lease renews it, and within a duration nobody else announces.
+func TestTheAPIServerDecidesBetweenTwoHalves(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		w := gossiping(t, 20*time.Millisecond)
+		holders := w.halves(t)
+		w.away(false)
+		w.run(duration)
+		// What a standby held is in the other half now.
+		for i, p := range w.holders(t) {
+			if p != holders[i] {
+				t.Fatalf("%s announces %s, not %s: %v", p.name, p.group.name, holders[i].name, w.state())
+			}
+		}
+		w.stays(t, holders, duration)
 	})
 }
 
