@@ -397,3 +397,83 @@ func TestDecisionsWithGossipAreSound(t *testing.T) {
 		}
 	})
 }
+
+func TestAProcessThatComesBackGivesGossipAMoment(t *testing.T) {
+	unheard := Witness{Peer: Peer{Node: "b"}}
+	cases := map[string]struct {
+		witness Witness
+		now     int
+		want    bool
+	}{
+		"while a peer was not heard":    {unheard, 499, false},
+		"half a second at most":         {unheard, 500, true},
+		"not when all were heard":       {heard("b", Claim{}), 10, true},
+		"and heeds what it hears":       {heard("b", Claim{Epoch: 8}), 10, false},
+		"and goes on beside an old one": {heard("b", Claim{Epoch: 6}), 10, true},
+	}
+	for name, tc := range cases {
+		t.Run(name, func(t *testing.T) {
+			v := View{
+				Now: at(tc.now), LeaseDuration: duration, Self: Self{Node: "a", Instance: "a2", Candidate: true},
+				Contact: Contact{Failed: at(5)}, Own: Own{Started: at(0), Restored: true, Epoch: 7}, Witnesses: []Witness{tc.witness},
+			}
+			if d := Decide(v); d.Announce != tc.want {
+				t.Errorf("Decide() = %+v, want it to announce: %t", d, tc.want)
+			}
+			v.Contact = Contact{Answered: at(5)}
+			v.Lease = Lease{Known: true, Exists: true, Holder: "a", Instance: "a1", Epoch: 7, ChangedAt: at(5)}
+			if d := Decide(v); (d.Write == Acquire) != tc.want {
+				t.Errorf("Decide() = %+v, want it to take its Lease: %t", d, tc.want)
+			}
+		})
+	}
+}
+
+func TestWhoIsIsolatedLeavesAFreeLeaseToOthersFirst(t *testing.T) {
+	for name, lease := range map[string]Lease{
+		"vacant":      {Known: true, Exists: true, Epoch: 7, ChangedAt: at(0)},
+		"released":    {Known: true, Exists: true, Epoch: 7, ChangedAt: at(0), Successor: "a"},
+		"has expired": {Known: true, Exists: true, Holder: "b", Epoch: 7, ChangedAt: at(-3000)},
+	} {
+		t.Run(name, func(t *testing.T) {
+			v := standby()
+			v.Lease, v.Sounding.Answered, v.Own.Silence.Isolated = lease, 0, at(0)
+			if d := Decide(v); d.Write != None || !d.Isolated || d.NextAt.Before(at(3000)) {
+				t.Errorf("Decide() = %+v, want to wait for 3 s", d)
+			}
+			// And for the turn of b, and for who is named as successor.
+			v.Now, v.Sounding.Ended = at(3400), at(3300)
+			if d := Decide(v); d.Write != Acquire {
+				t.Errorf("Decide() = %+v, want to acquire", d)
+			}
+		})
+	}
+}
+
+// TestAProvisionalClaimOutlivesItsProcess: the next one goes on by the checkpoint,
+// and does not stop for the Lease of the holder that died before.
+func TestAProvisionalClaimOutlivesItsProcess(t *testing.T) {
+	b := fresh()
+	b.own.Restored, b.own.Epoch = true, 9
+	for ms := 0; ms <= 1000; ms += 50 {
+		b.decide(at(ms))
+	}
+	b.failed(at(1000), at(10))
+	if d := b.decide(at(1010)); !d.Announce || b.claim != (Claim{Epoch: 9}) {
+		t.Fatalf("decision %+v, and claims %+v", d, b.claim)
+	}
+	b.read(at(1050), at(1020), version("5", "b", "b1", "7", 0))
+	if d := b.decide(at(1060)); d.Reason != Provisional || b.claim != (Claim{Epoch: 9}) {
+		t.Fatalf("decision %+v, and claims %+v", d, b.claim)
+	}
+	for ms := 1100; ms <= 2500; ms += 50 {
+		b.decide(at(ms))
+	}
+	if d := b.decide(at(2550)); !d.Announce || d.Write != Acquire || d.Epoch != 10 {
+		t.Errorf("decision %+v, want to acquire epoch 10", d)
+	}
+	b.event(at(2560), version("6", "b", "b1", "7", 2500), false)
+	if d := b.decide(at(2570)); d.Announce {
+		t.Errorf("decision %+v although the holder lives", d)
+	}
+}
