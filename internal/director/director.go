@@ -159,6 +159,10 @@ func (d *Director) Run(ctx context.Context) {
 	d.mu.Lock()
 	d.restored = d.store.load()
 	d.marked = d.marked || d.restored != nil
+	if d.restored != nil {
+		// Without the API server gossip is what tells whose the VIPs are meanwhile.
+		d.restoreKeys(d.restored.Pool)
+	}
 	if d.restored != nil && d.pool == nil {
 		// The Lease and the interface need not wait for the API to be ours again.
 		pool := poolIn(*d.restored)
@@ -192,15 +196,10 @@ func (d *Director) restore() bool {
 	if c == nil || d.confirmed || d.pool == nil || d.pool.Name != c.Pool {
 		return false
 	}
-	d.restoreKeys(c.Pool)
 	d.cfg.Log.Info("The API has not told yet what to serve; going by the checkpoint", "pool", c.Pool, "vips", len(c.Keys))
 	if !d.peersKnown {
 		d.peersKnown = true
-		for _, peer := range c.Peers {
-			d.peers = append(d.peers, Peer{
-				Node: peer.Node, Address: peer.Addr, IPv6Address: peer.IPv6Addr, SyncAddress: peer.SyncAddr, MAC: string(peer.MAC), Live: peer.Live,
-			})
-		}
+		d.peers = peersIn(*c)
 	}
 	for _, key := range c.Keys {
 		desired := recorded(key)

@@ -335,7 +335,7 @@ func startWith(t *testing.T, name string, n *node, l election.Leases, dir string
 }
 
 // startAs starts a director whose configuration is changed before.
-func startAs(t *testing.T, name string, n *node, l *leases, dir string, change func(*Config)) *process {
+func startAs(t *testing.T, name string, n *node, l election.Leases, dir string, change func(*Config)) *process {
 	t.Helper()
 	p := &process{node: n, gone: make(chan struct{}), wanted: map[netstate.Key]struct{}{}}
 	begun := time.Now()

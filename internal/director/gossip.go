@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
-	"slices"
 	"sync"
 	"time"
 
@@ -236,15 +235,20 @@ func (s *session) gossipOn(standing election.Standing) {
 }
 
 // gossipers returns the keys of gossip, and the peers with their addresses of the
-// family of the own one; nil if they are not known.
+// family of the own one, of the checkpoint until the API server has told; nil if they
+// are not known.
 func (d *Director) gossipers(own netip.Addr) ([][]byte, []gossip.Peer) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
+	known := d.peers
 	if !d.peersKnown {
-		return d.gossipKeys, nil
+		if d.restored == nil || d.pool == nil || d.restored.Pool != d.pool.Name {
+			return d.gossipKeys, nil
+		}
+		known = peersIn(*d.restored)
 	}
-	peers := make([]gossip.Peer, 0, len(d.peers))
-	for _, p := range d.peers {
+	peers := make([]gossip.Peer, 0, len(known))
+	for _, p := range known {
 		peer := gossip.Peer{Node: p.Node}
 		for _, addr := range []netip.Addr{p.Address, p.IPv6Address} {
 			if !peer.Addr.IsValid() && addr.IsValid() && addr.Is4() == own.Is4() && !addr.IsLinkLocalUnicast() {

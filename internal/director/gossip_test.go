@@ -300,13 +300,50 @@ func TestAPeerThatVouchesForItselfIsCompany(t *testing.T) {
 	})
 }
 
-func TestClaims(t *testing.T) {
-	active := election.Decision{Announce: true, Confirmed: true, Epoch: 3, Reason: election.Holding}
-	yielding := election.Decision{Announce: true, Epoch: 4, Reason: election.Cordoned}
-	standby := election.Decision{Epoch: 9, Reason: election.Cordoned}
-	got := claims([]groupDecision{{0, active}, {1, standby}, {2, yielding}})
+func TestAClaimIsToldForEachGroupThatIsAnnounced(t *testing.T) {
+	s := &session{groups: []*group{
+		{number: 0, decision: election.Decision{Claim: election.Claim{Epoch: 3, Confirmed: true}}},
+		{number: 1, decision: election.Decision{Epoch: 9}},
+		{number: 2, decision: election.Decision{Claim: election.Claim{Epoch: 4, Yielding: true}}},
+	}}
 	want := []gossip.Claim{{Group: 0, Epoch: 3, Confirmed: true}, {Group: 2, Epoch: 4, Yielding: true}}
-	if diff := cmp.Diff(want, got); diff != "" {
+	if diff := cmp.Diff(want, s.claims()); diff != "" {
 		t.Errorf("claims() (-want +got):\n%s", diff)
+	}
+}
+
+func TestAWitnessSaysOnlyWhatItSaidItself(t *testing.T) {
+	at := time.Unix(1000, 0)
+	heard := gossip.Member{
+		Node: "lb-2", HeardAt: at, Alive: true,
+		State: gossip.State{Candidate: true, APIReachable: true, Claims: []gossip.Claim{{Group: 0, Epoch: 3}, {Group: 1, Epoch: 5, Confirmed: true}}},
+	}
+	relayed, dead, left, stranger := heard, heard, heard, heard
+	relayed.Relayed = true
+	dead.Dead, dead.DeadAt = true, at.Add(time.Second)
+	left.Left = true
+	stranger.Node = "lb-9"
+	peer := election.Peer{Node: "lb-2", Held: 2}
+	spoken := election.Witness{
+		Peer: election.Peer{Node: "lb-2", Held: 2, Candidate: true}, HeardAt: at, APIReachable: true, Claim: election.Claim{Epoch: 5, Confirmed: true},
+	}
+	died, other := spoken, spoken
+	died.DeadAt = at.Add(time.Second)
+	other.Peer = election.Peer{Node: "lb-9", Candidate: true}
+	for name, tc := range map[string]struct {
+		members []gossip.Member
+		want    []election.Witness
+	}{
+		"never heard":             {nil, []election.Witness{{Peer: peer}}},
+		"heard":                   {[]gossip.Member{heard}, []election.Witness{spoken}},
+		"told of by others":       {[]gossip.Member{relayed}, []election.Witness{{Peer: peer, HeardAt: at}}},
+		"dead":                    {[]gossip.Member{dead}, []election.Witness{died}},
+		"gone of its own will":    {[]gossip.Member{left}, []election.Witness{}},
+		"one that nobody expects": {[]gossip.Member{stranger}, []election.Witness{{Peer: peer}, other}},
+	} {
+		got := witnesses(gossip.View{Members: tc.members}, []election.Peer{peer}, 1)
+		if diff := cmp.Diff(tc.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", name, diff)
+		}
 	}
 }

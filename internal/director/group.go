@@ -136,6 +136,10 @@ func (g *group) decide(decision election.Decision) {
 		s.refresh()
 	}
 	s.beat(g, s.startedBoot+decision.At.Sub(s.started))
+	s.tell()
+	if decision.Probe != "" {
+		s.sound()
+	}
 	if changed || told || moved || settled {
 		s.d.store.changed()
 		s.d.cfg.Changed(netstate.Key{})
@@ -208,6 +212,7 @@ func (g *group) transition(t Transition) {
 // is not. One whose kernel refuses some of the group's VIPs is impaired.
 func (g *group) standing(waiting Waiting, rank Rank) election.Standing {
 	s := g.s
+	cold := s.cold()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	node := s.node
@@ -219,23 +224,24 @@ func (g *group) standing(waiting Waiting, rank Rank) election.Standing {
 	}
 	return election.Standing{
 		Candidate: waiting == Waiting{}, Unfit: refused || down || node.refused != nil,
-		Impaired: impaired, Cordoned: rank.Cordoned, Priority: rank.Priority,
+		Impaired: impaired, Cordoned: rank.Cordoned, Cold: cold, Priority: rank.Priority,
 	}
 }
 
 // of returns the group that a VIP is in.
 func (s *session) of(vip netip.Addr) *group { return s.groups[election.GroupOf(vip, len(s.groups))] }
 
-// take part in the elections as the director and its peers stand now.
-func (s *session) takePart(waiting Waiting) {
-	rank := s.d.ownRank()
+// takePart takes part in the elections as the director and its peers stand now. It
+// returns how the director stands whatever the group.
+func (s *session) takePart(waiting Waiting) election.Standing {
+	rank, cold := s.d.ownRank(), s.cold()
 	s.mu.Lock()
 	spread := election.Spread{Pool: s.name}
 	for _, g := range s.groups {
 		spread.Holders = append(spread.Holders, g.decision.Holder)
 	}
 	self := election.Peer{
-		Node: s.d.cfg.Node, Candidate: waiting == Waiting{}, Impaired: len(s.refused) > 0, Cordoned: rank.Cordoned, Priority: rank.Priority,
+		Node: s.d.cfg.Node, Candidate: waiting == Waiting{}, Impaired: len(s.refused) > 0, Cordoned: rank.Cordoned, Cold: cold, Priority: rank.Priority,
 	}
 	s.mu.Unlock()
 	peers := s.d.electorate()
@@ -248,5 +254,9 @@ func (s *session) takePart(waiting Waiting) {
 		standing.Held, standing.Wants = spread.Held(s.d.cfg.Node), any && wanted == g.number
 		g.elector.SetPeers(peers)
 		g.elector.SetStanding(standing)
+	}
+	s.testify()
+	return election.Standing{
+		Candidate: self.Candidate, Impaired: self.Impaired, Cordoned: self.Cordoned, Cold: self.Cold, Priority: self.Priority,
 	}
 }

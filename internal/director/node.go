@@ -66,6 +66,7 @@ func (s *session) onInterface(ctx context.Context) {
 	group.Go(func() error { s.watchLink(ctx, name, announcer); return nil })
 	group.Go(func() error { s.hearClaims(ctx, announcer); return nil })
 	group.Go(func() error { s.attendClaims(ctx, announcer); return nil })
+	group.Go(func() error { s.soundOut(ctx, announcer); return nil })
 	group.Go(func() error { s.prepare(ctx, name, pool, announcer); return nil })
 	group.Go(func() error { s.synchronize(ctx); return nil })
 	if err := group.Wait(); err != nil && ctx.Err() == nil {

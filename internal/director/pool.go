@@ -58,6 +58,17 @@ func poolIn(c checkpoint.Checkpoint) Pool {
 	}
 }
 
+// peersIn returns the peers that a checkpoint holds.
+func peersIn(c checkpoint.Checkpoint) []Peer {
+	var peers []Peer
+	for _, p := range c.Peers {
+		peers = append(peers, Peer{
+			Node: p.Node, Address: p.Addr, IPv6Address: p.IPv6Addr, SyncAddress: p.SyncAddr, MAC: string(p.MAC), Live: p.Live,
+		})
+	}
+	return peers
+}
+
 // Peer is another director of the pool.
 type Peer struct {
 	Node string

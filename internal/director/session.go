@@ -46,9 +46,10 @@ type session struct {
 	name  string
 	fence *announce.Fence
 	// groups are those of the pool, by their numbers.
-	groups []*group
-	ended  chan struct{}
-	gossip *gossiping
+	groups  []*group
+	ended   chan struct{}
+	gossip  *gossiping
+	sounder sounder
 	// nudge asks for a look at what is announced, reconfigured says that the
 	// pool's settings changed, relinked that the links may have by which real
 	// servers are reached.
@@ -155,7 +156,8 @@ func newSession(d *Director, pool Pool, restored *checkpoint.Checkpoint) *sessio
 		node:         nodeState{err: ErrPending},
 		links:        linksIn(restored, pool.Name),
 	}
-	s.gossip = newGossiping(d, pool.Name, s.now, s.refresh)
+	s.sounder.asked = make(chan struct{}, 1)
+	s.gossip = newGossiping(d, pool.Name, s.now, func() { s.testify(); s.refresh() })
 	for number := range pool.groups() {
 		s.groups = append(s.groups, newGroup(s, number, restored))
 	}
@@ -287,8 +289,7 @@ func (s *session) judge(ctx context.Context) {
 		changed := s.waiting != waiting || faded || fmt.Sprint(s.refused) != fmt.Sprint(refused)
 		s.waiting, s.refused = waiting, refused
 		s.mu.Unlock()
-		s.takePart(waiting)
-		s.gossipOn()
+		s.gossipOn(s.takePart(waiting))
 		s.announce()
 		s.answer()
 		s.nameDirectors(ctx)

@@ -393,9 +393,7 @@ func (d *Director) electorate() []election.Peer {
 	view := d.gossipView()
 	for _, p := range d.peers {
 		if p.Live || vouched(p.Node, view) {
-			all = append(all, election.Peer{
-				Node: p.Node, Candidate: p.Candidate, Impaired: p.Impaired, Cordoned: p.Rank.Cordoned, Priority: p.Rank.Priority,
-			})
+			all = append(all, p.elector())
 		}
 	}
 	return all

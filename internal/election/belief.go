@@ -21,6 +21,14 @@ type belief struct {
 	own     Own
 	heardAt time.Time
 
+	witnesses []Witness
+	sounding  Sounding
+	// claim is what to tell peers of the last decision.
+	claim Claim
+	// pausedAt is when the process last woke after it had stood still for longer
+	// than Fence.
+	pausedAt time.Time
+
 	// object is the Lease as last read or written; what is written next starts
 	// from it. It outlives a deletion, so that a late event is known for one.
 	object *coordinationv1.Lease
@@ -49,27 +57,25 @@ type acquisition struct {
 
 // decide decides, and remembers that it did.
 func (b *belief) decide(now time.Time) Decision {
+	if b.decidedAt.IsZero() {
+		b.own.Started = now
+	} else if now.Sub(b.decidedAt) > Fence {
+		b.pausedAt = now
+	}
 	if !b.decidedAt.IsZero() && now.Sub(b.decidedAt) > b.duration/6 {
 		b.stalledAt = now
 	}
-	switch {
-	case !b.self.Candidate:
-		b.own.CandidateSince = time.Time{}
-	case b.own.CandidateSince.IsZero():
-		b.own.CandidateSince = now
-	}
+	note(&b.own.CandidateSince, b.self.Candidate, now)
 	v := View{
 		Now: now, LeaseDuration: b.duration, Group: b.group, Preemption: b.preemption,
-		Self: b.self, Peers: b.peers, Lease: b.lease, Contact: b.contact, Own: b.own, HeardAt: b.heardAt,
+		Self: b.self, Peers: b.electorate(), Lease: b.lease, Contact: b.contact, Own: b.own, HeardAt: b.heardAt,
+		Witnesses: b.witnesses, Sounding: b.sounding,
 	}
-	switch {
-	case !v.outdone():
-		b.own.OutdoneSince = time.Time{}
-	case b.own.OutdoneSince.IsZero():
-		b.own.OutdoneSince = now
-	}
-	v.Own.OutdoneSince = b.own.OutdoneSince
+	note(&b.own.OutdoneSince, v.outdone(), now)
+	note(&b.own.BlindSince, v.blind(), now)
+	v.Own.OutdoneSince, v.Own.BlindSince = b.own.OutdoneSince, b.own.BlindSince
 	d := Decide(v)
+	b.claims(now, v.claim(d), d)
 	b.own.Announcing = d.Announce
 	if !d.Announce {
 		// A release that is under way still is: who was heard since may have
@@ -85,6 +91,9 @@ func (b *belief) heard(now, at time.Time) {
 	b.wake(now)
 	if at.After(b.heardAt) {
 		b.heardAt = at
+	}
+	if b.own.Provisional > 0 && b.own.ContestedSince.IsZero() && at.After(b.own.ProvisionalSince) {
+		b.own.ContestedSince = at
 	}
 }
 
@@ -106,6 +115,7 @@ func (b *belief) set(now time.Time, settings Settings, standing Standing, peers 
 	b.self.Candidate, b.self.Unfit, b.self.Impaired = standing.Candidate, standing.Unfit, standing.Impaired
 	b.self.Cordoned, b.self.Priority, b.self.Terminating = standing.Cordoned, standing.Priority, terminating
 	b.self.Held, b.self.Wants = standing.Held, standing.Wants
+	b.self.Cold = standing.Cold
 }
 
 // wake must be called before anything is told to the belief. If the last
@@ -257,6 +267,7 @@ func (b *belief) failed(now, sent time.Time) {
 	b.wake(now)
 	if b.stalledAt.Before(sent) {
 		b.contact.Failed = now
+		b.own.SeenAt = time.Time{}
 	}
 }
 
@@ -270,6 +281,7 @@ func (b *belief) absent(now time.Time) {
 		return
 	}
 	b.lease = Lease{Known: true, Unsure: b.lease.Unsure, AbsentSince: now}
+	b.own.SeenAt = now
 }
 
 func (b *belief) present(now time.Time, object *coordinationv1.Lease) {
@@ -283,8 +295,17 @@ func (b *belief) present(now time.Time, object *coordinationv1.Lease) {
 		b.own.Moves = append(slices.Clone(b.own.Moves), now)
 		b.own.Moves = b.own.Moves[max(0, len(b.own.Moves)-movesLimit):]
 	}
-	if y := &b.own.Yield; !y.Begun.IsZero() && y.TakenAt.IsZero() && c.holder != "" && c.holder != b.self.Node {
+	// A later epoch of a Lease that is vacant again is one that was missed.
+	taken := c.holder != "" && c.holder != b.self.Node || c.holder == "" && c.epoch > b.lease.Epoch
+	if y := &b.own.Yield; !y.Begun.IsZero() && y.TakenAt.IsZero() && taken {
 		y.TakenAt = now
+	}
+	if b.own.SeenAt.IsZero() {
+		b.own.SeenAt = now
+	}
+	if b.own.Restored && b.own.Announcing && c.holder != b.self.Node && c.epoch < b.own.Epoch {
+		// What the checkpoint had it announce was claimed provisionally.
+		b.own.Provisional, b.own.ProvisionalSince = b.own.Epoch, now
 	}
 	b.object = object
 	b.lease = Lease{

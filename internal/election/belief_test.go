@@ -75,6 +75,16 @@ func TestBelief(t *testing.T) {
 			},
 			now: 460, want: Decision{Announce: true, Confirmed: true, Epoch: 8, NextAt: at(1000), Reason: Holding},
 		},
+		"a successor that has released the Lease again was one": {
+			happens: func(b *belief) {
+				wrote(b, 0, 0, acquire, byUs("5", 0))
+				awake(b, 0, 300)
+				wrote(b, 310, 300, Decision{Write: Release, Successor: "b", Why: Cordoned}, version("6", "", "", "8", 300))
+				b.event(at(320), version("8", "", "", "9", 315), false)
+				awake(b, 320, 800)
+			},
+			now: 820, want: Decision{Epoch: 9, Reason: Cordoned},
+		},
 		"a renewal starts the observer's clock when it is seen": {
 			happens: func(b *belief) {
 				b.read(at(100), at(50), byOther("5", 0))

@@ -47,54 +47,6 @@ func (w Write) String() string {
 	}
 }
 
-// Reason says why a director announces or why it does not, as metrics and
-// events show it.
-type Reason string
-
-// The reasons of a Decision.
-const (
-	// Holding: the Lease is ours and not expired.
-	Holding Reason = "Holding"
-	// HoldingUnconfirmed: the Lease was ours when last seen (by this process or,
-	// after a restart, by the one before it), and the API server does not answer.
-	HoldingUnconfirmed Reason = "HoldingUnconfirmed"
-	// Reclaiming: nobody holds the Lease that was ours, and it is being taken
-	// back.
-	Reclaiming Reason = "Reclaiming"
-	// HeldByOther: another director holds the Lease.
-	HeldByOther Reason = "HeldByOther"
-	// Expired: the Lease of another director has expired and is being taken.
-	Expired Reason = "Expired"
-	// Vacant: nobody holds the Lease, and this director has not taken it yet.
-	Vacant Reason = "Vacant"
-	// Absent: there is no Lease, and this director has not made it yet.
-	Absent Reason = "Absent"
-	// Restarted: the Lease is this node's, of an earlier process; it is being
-	// taken over.
-	Restarted Reason = "Restarted"
-	// Stalled: the Lease has expired without a try to renew it, because the
-	// process stood still; it may be another's by now.
-	Stalled Reason = "Stalled"
-	// NotRead: the Lease has not been read since the start.
-	NotRead Reason = "NotRead"
-	// Leaving: the director terminates.
-	Leaving Reason = "Leaving"
-	// Handover: the holder released the Lease for this director.
-	Handover Reason = "Handover"
-	// Unfit: the director cannot serve, and hands over to a peer that can.
-	Unfit Reason = "Unfit"
-	// Impaired: the kernel refuses some of the VIPs, so it hands over to a peer
-	// that serves them all.
-	Impaired Reason = "Impaired"
-	// Cordoned: the node is to be emptied, so it hands over.
-	Cordoned Reason = "Cordoned"
-	// Preempted: it hands over to a director of higher priority.
-	Preempted Reason = "Preempted"
-	// Superseded: the API server does not answer, and another director announces
-	// what was this one's.
-	Superseded Reason = "Superseded"
-)
-
 // Decision is what a director is to do now.
 type Decision struct {
 	// Announce says whether to answer for the group's VIPs. It is put into
@@ -109,8 +61,8 @@ type Decision struct {
 	// the reason for handing over to it.
 	Successor string
 	Why       Reason
-	// Epoch is the epoch that Write begins if it is Acquire or Create, else the
-	// highest one seen.
+	// Epoch is the epoch that Write begins if it is Acquire or Create, or that a
+	// provisional claim does, else the highest one seen.
 	Epoch int64
 	// Holder is the node that the Lease names; empty if nobody holds it, or none
 	// is known.
@@ -121,6 +73,15 @@ type Decision struct {
 	Reason Reason
 	// At is the Now of the view that was decided on.
 	At time.Time
+	// Probe names the node that is to be asked for on the segment, with a VIP of
+	// the group and third machines, unless that is under way; this director's own
+	// node if only the VIP is. Empty: nothing is to be asked. See Sounding.
+	Probe string
+	// Isolated says that nobody on the segment answers this director, who used to.
+	Isolated bool
+	// Claim is what to tell peers by gossip. Decide leaves it empty; an Elector
+	// fills it in.
+	Claim Claim
 }
 
 // Pending says that the director does not announce for no other reason than that
@@ -154,22 +115,49 @@ func (d Decision) Pending() bool {
 //     that one is heard. See yielding. Without anybody to hand over to, one that
 //     terminates stops announcing and then releases, and any other stays.
 //
+// With gossip, and answers from the segment, there is more:
+//
+//   - A Lease that has not expired is taken if gossip heard its holder claim this
+//     very epoch and then saw it die, no renewal was seen since, and neither the
+//     holder's machine nor a VIP answered after that, while others did. If there
+//     are no others to ask, half a duration has to have passed since the last
+//     renewal. See early.
+//   - A holder whom nobody answers any more, who used to, is isolated and hands
+//     over while it reaches the API server. Who is isolated and no holder leaves
+//     what is free to all others for a duration.
+//   - A peer that tells by gossip that it announces by a later epoch counts as
+//     heard in a handover. One that tells that it has the Lease ends what an older
+//     holder does; any better claim ends what is not confirmed. See outclaimed.
+//   - With the API server away, a candidate claims the group provisionally if the
+//     one that had it is dead and the segment silent as above, or if nobody has
+//     answered for the VIP for a duration. See claimAt. It stops for a better
+//     claim, for a holder that is seen to renew or to have acquired the Lease, and
+//     for another that goes on to announce. When the API server is back it leaves
+//     the holder half a duration to renew, then takes the Lease, and others leave
+//     it to it.
+//   - Who announces without the API server for blindLimit beside a candidate that
+//     the API server answers tells that it wants to be relieved.
+//   - A process that comes back first gives peers gossipPatience to tell what they
+//     claim.
+//
+// Without gossip nothing of that happens.
+//
 // What it promises when all directors use it and keep to Fence: as long as every
 // request is answered within a sixth of the duration and nobody else writes the
 // Lease, no two directors announce at the same time, processes that stop and wake
 // included, but for a handover: there the old one goes on for HandoverLimit at
-// most. If somebody vacates or
-// deletes the Lease by hand, its holder and the next one may both announce
-// until the former has seen the change: one duration at most, since it writes
-// every third of it and each write is answered or given up within a third. A
-// director that cannot reach the API server announces beside one that can until
+// most; and but for a holder whose segment is cut. If somebody vacates or deletes
+// the Lease by hand, its holder and the next one may both announce until the
+// former has seen the change: one duration at most, since it writes every third
+// of it and each write is answered or given up within a third. A director that cannot reach the API server announces beside one that can until
 // it hears that one, or reaches it again.
 func Decide(v View) Decision {
-	d := decide(v)
+	d := v.provisionally(decide(v))
 	if v.Lease.Unsure || !v.Lease.Known {
 		d.Write, d.Successor, d.Why = None, "", ""
 	}
-	d.Epoch, d.At = v.epoch(d.Write), v.Now
+	d.Epoch, d.At = v.epoch(d), v.Now
+	d.Probe, d.Isolated = v.probe(d), v.isolated()
 	if v.Lease.Known && v.Lease.Exists {
 		d.Holder = v.Lease.Holder
 	}
@@ -193,11 +181,11 @@ func decide(v View) Decision {
 	}
 }
 
-// epoch returns the epoch that the write begins, or the highest one seen.
-func (v View) epoch(write Write) int64 {
+// epoch returns the epoch that the decision begins, or the highest one seen.
+func (v View) epoch(d Decision) int64 {
 	highest := max(v.Lease.Epoch, v.Own.Epoch)
-	if write == Acquire || write == Create {
-		return highest + 1
+	if d.Write == Acquire || d.Write == Create || d.Reason == Provisional && v.Own.Provisional == 0 {
+		return max(highest, v.Own.Heard) + 1
 	}
 	return highest
 }
@@ -213,7 +201,7 @@ func (v View) holding() Decision {
 		return Decision{Reason: Leaving, Write: Release}
 	}
 	d := v.kept()
-	if asked := v.Own.Yield.Asked; !asked.IsZero() && v.HeardAt.After(asked) {
+	if asked := v.Own.Yield.Asked; !asked.IsZero() && v.heardSince(asked) {
 		// The successor is faster than the answer to the release, and the reason
 		// for it may be none any more.
 		return Decision{Reason: cmp.Or(why, v.Own.Yield.Why)}
@@ -233,6 +221,9 @@ func (v View) holding() Decision {
 // kept is what a holder does that goes on.
 func (v View) kept() Decision {
 	expiry := v.expiry()
+	if v.overtaken() || !v.Now.Before(expiry) && v.outclaimed() {
+		return Decision{Reason: Superseded}
+	}
 	d := Decision{Write: None, NextAt: v.Own.RenewSent.Add(v.LeaseDuration / 3)}
 	if !v.Now.Before(d.NextAt) {
 		d.Write, d.NextAt = Renew, expiry
@@ -278,8 +269,10 @@ func (v View) unread() Decision {
 	switch {
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
-	case v.Own.Restored && v.superseded():
+	case v.Own.Restored && (v.superseded() || v.outclaimed()):
 		return Decision{Reason: Superseded}
+	case !v.Own.Announcing && !v.awaitsGossip().IsZero():
+		return Decision{Reason: NotRead, NextAt: v.awaitsGossip()}
 	case v.Own.Restored && v.failing():
 		return Decision{Announce: true, Reason: HoldingUnconfirmed, NextAt: v.failingUntil()}
 	default:
@@ -292,6 +285,10 @@ func (v View) restarted() Decision {
 	switch {
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
+	case v.outclaimed():
+		return Decision{Reason: Superseded}
+	case !v.Own.Announcing && !v.awaitsGossip().IsZero():
+		return Decision{Reason: Restarted, NextAt: v.awaitsGossip()}
 	case v.superseded():
 		d.Reason = Superseded
 	case v.unbroken() || v.failing():
@@ -306,11 +303,11 @@ func (v View) vacant() Decision {
 		return v.yielding()
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
-	case v.unbroken():
+	case v.unbroken() && !v.outclaimed():
 		return Decision{Announce: true, Write: Acquire, Reason: Reclaiming}
 	}
 	d := Decision{Reason: Vacant}
-	if !v.Self.Candidate {
+	if !v.Self.Candidate || v.claimed() {
 		return d
 	}
 	d.NextAt = v.Lease.ChangedAt.Add(v.turn())
@@ -328,6 +325,8 @@ func (v View) absent() Decision {
 	switch {
 	case v.Self.Terminating:
 		return Decision{Reason: Leaving}
+	case v.outclaimed():
+		return Decision{Reason: Absent}
 	case v.unbroken():
 		return Decision{Announce: true, Write: Create, Reason: Reclaiming}
 	case v.Own.Restored:
@@ -356,7 +355,7 @@ func (v View) other() Decision {
 		return Decision{Reason: HeldByOther}
 	}
 	d := Decision{Reason: HeldByOther, NextAt: v.otherExpiry().Add(v.turn())}
-	if v.Contact.Failed.After(v.Contact.Answered) {
+	if v.away() || v.claimed() {
 		// What cannot be seen to be renewed may be.
 		d.NextAt = time.Time{}
 		return d
@@ -364,6 +363,12 @@ func (v View) other() Decision {
 	if !v.Now.Before(d.NextAt) {
 		d.Write, d.NextAt, d.Reason = Acquire, time.Time{}, Expired
 		return d
+	}
+	if at := v.early(); !at.IsZero() && !v.Now.Before(at) {
+		d.Write, d.NextAt, d.Reason = Acquire, time.Time{}, HolderDead
+		return d
+	} else if !at.IsZero() {
+		d.NextAt = earlier(d.NextAt, at)
 	}
 	if asks, at := v.asks(); asks && v.Now.Before(at) {
 		d.NextAt = earlier(d.NextAt, at)
@@ -377,11 +382,16 @@ func (v View) other() Decision {
 // API server was away the holder is left half a duration to renew: in that time
 // it tries at least once.
 func (v View) otherExpiry() time.Time {
-	duration := v.Lease.Duration
-	if duration <= 0 {
-		duration = v.LeaseDuration
-	}
+	duration := v.otherDuration()
 	return later(v.Lease.ChangedAt.Add(duration), v.Contact.BackAt.Add(duration/2))
+}
+
+// otherDuration is how long the holder says that the Lease is valid.
+func (v View) otherDuration() time.Duration {
+	if v.Lease.Duration <= 0 {
+		return v.LeaseDuration
+	}
+	return v.Lease.Duration
 }
 
 func later(a, b time.Time) time.Time {

@@ -30,7 +30,7 @@ type RoleChange struct {
 	Active bool
 	// Confirmed, Epoch and Reason are those of the decision; but for a director
 	// that became active by acquiring the Lease, Reason says why it could:
-	// Expired, Vacant, Absent, Restarted or Reclaiming.
+	// Expired, HolderDead, Vacant, Absent, Restarted or Reclaiming.
 	Confirmed bool
 	Epoch     int64
 	Reason    Reason
@@ -75,10 +75,10 @@ type Settings struct {
 
 // Standing is how a director stands; the fields are those of Self.
 type Standing struct {
-	Candidate, Unfit, Impaired, Cordoned bool
-	Priority                             int32
-	Held                                 int
-	Wants                                bool
+	Candidate, Unfit, Impaired, Cordoned, Cold bool
+	Priority                                   int32
+	Held                                       int
+	Wants                                      bool
 }
 
 // Status is a snapshot of an Elector.
@@ -108,6 +108,8 @@ type Elector struct {
 	standing    Standing
 	peers       []Peer
 	heardAt     time.Time
+	witnesses   []Witness
+	sounding    Sounding
 	terminating bool
 	status      Status
 }
@@ -167,6 +169,26 @@ func (e *Elector) Heard() {
 	now := e.options.Now()
 	e.mu.Lock()
 	e.heardAt = now
+	e.mu.Unlock()
+	signal(e.nudge)
+}
+
+// SetGossip says what gossip tells of the other directors of the pool, as to this
+// group; nil if there is no gossip. To be called at each change, and before Run
+// with those that the checkpoint knows: who was never heard is waited for a moment
+// before this director announces by what an earlier process knew. The Elector
+// keeps the slice.
+func (e *Elector) SetGossip(witnesses []Witness) {
+	e.mu.Lock()
+	e.witnesses = witnesses
+	e.mu.Unlock()
+	signal(e.nudge)
+}
+
+// SetSounding tells how the segment answered when Decision.Probe asked for it.
+func (e *Elector) SetSounding(sounding Sounding) {
+	e.mu.Lock()
+	e.sounding = sounding
 	e.mu.Unlock()
 	signal(e.nudge)
 }
@@ -278,8 +300,11 @@ func (l *loop) decide() Decision {
 	now := l.options.Now()
 	l.mu.Lock()
 	l.belief.set(now, l.settings, l.standing, l.peers, l.heardAt, l.terminating)
+	l.belief.gossip(now, l.witnesses)
+	l.belief.sounded(now, l.sounding)
 	l.mu.Unlock()
 	d := l.belief.decide(now)
+	d.Claim = l.belief.claim
 
 	l.mu.Lock()
 	l.status = Status{Decision: d, Lease: l.belief.lease, Contact: l.belief.contact, RenewSent: l.belief.own.RenewSent}

@@ -42,7 +42,7 @@ func (v View) successor() (node string, why Reason) {
 
 // reason is why this director should hand what it holds over to one of the
 // candidates, the preferred one first, or empty. Each handover but for the first
-// two reasons is to a director that stands better, or that holds less, so groups
+// three reasons is to a director that stands better, or that holds less, so groups
 // never go round.
 func (v View) reason(candidates []Peer) Reason {
 	asking, known := v.peer(v.Lease.RequestedBy)
@@ -53,11 +53,13 @@ func (v View) reason(candidates []Peer) Reason {
 		return ""
 	case v.Self.Unfit:
 		return Unfit
+	case v.isolated() && !v.away():
+		return Isolated
 	case len(candidates) == 0:
 		return ""
 	case v.outdone() && !candidates[0].Impaired && !v.Now.Before(v.outdoneUntil()):
 		return Impaired
-	case v.Self.Cordoned && v.Self.Impaired == candidates[0].Impaired && !candidates[0].Cordoned:
+	case v.Self.Cordoned && v.Self.Impaired == candidates[0].Impaired && v.Self.Cold == candidates[0].Cold && !candidates[0].Cordoned:
 		return Cordoned
 	case known && asking.Candidate && v.preempts(asking, v.self()):
 		return Preempted
@@ -86,7 +88,7 @@ func (v View) outdoneUntil() time.Time {
 
 // preempts says whether a may ask for what b holds.
 func (v View) preempts(a, b Peer) bool {
-	return !v.Preemption.Never && !a.Cordoned && (!a.Impaired || b.Impaired) && a.Priority > b.Priority
+	return !v.Preemption.Never && !a.Cordoned && !a.Cold && (!a.Impaired || b.Impaired) && a.Priority > b.Priority
 }
 
 // calm is when a group that has moved much may be moved again.
@@ -101,7 +103,7 @@ func (v View) calm() time.Time {
 // when on.
 func (v View) asks() (bool, time.Time) {
 	holder, known := v.peer(v.Lease.Holder)
-	if !known || v.Own.CandidateSince.IsZero() || v.Lease.RequestedBy == v.Self.Node {
+	if !known || v.isolated() || v.Own.CandidateSince.IsZero() || v.Lease.RequestedBy == v.Self.Node {
 		return false, time.Time{}
 	}
 	at := later(v.Own.CandidateSince.Add(v.Preemption.Delay), v.calm())
@@ -122,7 +124,7 @@ func (v View) yields() bool { return !v.Own.Yield.Begun.IsZero() && v.unbroken()
 func (v View) relieved() bool {
 	y := v.Own.Yield
 	taken := !y.TakenAt.IsZero() || v.Lease.Holder != ""
-	return v.HeardAt.After(y.Begun) || taken && !v.Now.Before(y.TakenAt.Add(HandoverLimit))
+	return v.heardSince(y.Begun) || taken && !v.Now.Before(y.TakenAt.Add(HandoverLimit))
 }
 
 // handedOver is the end of a handover: the Lease is somebody's, or was, and is

@@ -24,7 +24,7 @@ func starting(_ *world, n *node, _ *group) {
 
 func pausing(w *world, n *node, _ *group) {
 	start := n.starts
-	n.paused = true
+	n.paused, n.place.slept = true, w.now
 	w.after(time.Duration(w.rand.IntN(10_000))*time.Millisecond, func() {
 		if n.running && n.starts == start && n.paused {
 			n.resume()

@@ -20,15 +20,20 @@ const (
 func (v View) self() Peer {
 	return Peer{
 		Node: v.Self.Node, Candidate: v.Self.Candidate,
-		Impaired: v.Self.Impaired, Cordoned: v.Self.Cordoned, Priority: v.Self.Priority, Held: v.Self.Held,
+		Impaired: v.Self.Impaired, Cordoned: v.Self.Cordoned, Cold: v.Self.Cold, Priority: v.Self.Priority, Held: v.Self.Held,
 	}
 }
 
 // burden is what stands against a director whatever its priority. What clients
-// miss now weighs more than what is going to happen to the node.
+// miss for good weighs more than connections that are lost once, and these more
+// than what is going to happen to the node: a cordoned director can hand over
+// again when the other one is warm.
 func (p Peer) burden() int {
 	burden := 0
 	if p.Impaired {
+		burden += 4
+	}
+	if p.Cold {
 		burden += 2
 	}
 	if p.Cordoned {
@@ -38,7 +43,7 @@ func (p Peer) burden() int {
 }
 
 // ranks compares two directors, the preferred one first: one that serves all,
-// then one whose node is not to be emptied, then one of higher priority, then the
+// then one that is not cold, then one whose node is not to be emptied, then one of higher priority, then the
 // one that the group's name falls to, so that the groups of a pool spread and few
 // of them move when a director comes or goes (rendezvous hashing, Thaler and
 // Ravishankar 1996).
@@ -55,7 +60,8 @@ func (v View) weight(node string) [sha256.Size]byte {
 }
 
 // candidates lists the peers that could take the group over, the preferred one
-// first.
+// first, but those last that gossip saw die: the API server takes longer to see
+// it.
 func (v View) candidates() []Peer {
 	var all []Peer
 	for _, peer := range v.Peers {
@@ -63,19 +69,30 @@ func (v View) candidates() []Peer {
 			all = append(all, peer)
 		}
 	}
-	slices.SortFunc(all, v.ranks)
+	slices.SortFunc(all, func(a, b Peer) int { return cmp.Or(v.deaths(a)-v.deaths(b), v.ranks(a, b)) })
 	return all
 }
 
+func (v View) deaths(p Peer) int {
+	if w, known := v.witness(p.Node); known && w.dead() {
+		return 1
+	}
+	return 0
+}
+
 // turn is how long this director leaves a free Lease to those before it. Who is
-// named as successor waits for nobody. The present holder has had its time.
+// named as successor waits for nobody. The present holder has had its time. Who is
+// isolated leaves it to all others for a duration: it may be the last that lives.
 func (v View) turn() time.Duration {
-	if v.Lease.Holder == "" && v.Lease.Successor == v.Self.Node {
+	wait := time.Duration(0)
+	switch {
+	case v.isolated():
+		wait = v.LeaseDuration
+	case v.Lease.Holder == "" && v.Lease.Successor == v.Self.Node:
 		return 0
 	}
-	wait := time.Duration(0)
 	if v.Lease.Holder == "" && v.Lease.Successor != "" {
-		wait = successorDelay
+		wait += successorDelay
 	}
 	for _, peer := range v.Peers {
 		if peer.Candidate && peer.Node != v.Self.Node && peer.Node != v.Lease.Holder && v.ranks(peer, v.self()) < 0 {

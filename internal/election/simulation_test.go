@@ -52,6 +52,7 @@ type world struct {
 	violation string
 	loss      float64
 	slowest   time.Duration
+	medium    medium
 }
 
 // group is an election: a Lease, and the parts of all directors in it.
@@ -94,6 +95,7 @@ type node struct {
 	inbox []func()
 	// parts are those in the groups, in the order of these.
 	parts []*part
+	place place
 }
 
 // part is what a director has to do with one group.
@@ -111,6 +113,7 @@ type part struct {
 	decision Decision
 	writing  bool
 	reading  bool
+	probing  bool
 }
 
 func newWorld(seed uint64, nodes, groups int) *world {
@@ -218,8 +221,11 @@ func (g *group) measure() {
 }
 
 // released says that the director has released the Lease, or is about to: the
-// successor may announce before the release was answered.
-func (p *part) released() bool { return p.belief.sent.Write == Release }
+// successor may announce before the release was answered. As long as nobody is
+// known to have taken the Lease it is so too while it is being taken back.
+func (p *part) released() bool {
+	return p.belief.sent.Write == Release || !p.belief.own.Yield.Begun.IsZero()
+}
 
 // overlap is how long two directors announced a group at most that neither had
 // released.
@@ -252,13 +258,17 @@ func (w *world) fail(format string, arguments ...any) {
 func (n *node) start() {
 	n.starts++
 	n.running, n.paused, n.leaving, n.unfit, n.inbox = true, false, false, false, nil
+	n.place.begin()
 	for _, p := range n.parts {
 		p.start()
+	}
+	if n.w.medium.gossips {
+		n.tell(n.starts)
 	}
 }
 
 func (p *part) start() {
-	p.writing, p.reading = false, false
+	p.writing, p.reading, p.probing = false, false, false
 	p.decision = Decision{}
 	p.belief = &belief{
 		self: Self{Node: p.name, Instance: p.name + strconv.Itoa(p.starts)}, duration: duration, group: p.group.name,
@@ -271,6 +281,7 @@ func (p *part) start() {
 func (n *node) crash() {
 	if n.running {
 		n.running, n.died = false, n.w.now
+		n.goodbye()
 	}
 }
 
@@ -317,7 +328,7 @@ func (p *part) spread() {
 	w := p.w
 	for _, q := range p.group.parts {
 		start := q.starts
-		if q == p || q.deaf {
+		if q == p || q.deaf || !w.linked(p.node, q.node) {
 			continue
 		}
 		w.after(time.Millisecond, func() {
@@ -343,6 +354,7 @@ func (n *node) live(start int, do func()) {
 
 func (n *node) resume() {
 	n.paused = false
+	n.place.woke = n.w.now
 	inbox := n.inbox
 	n.inbox = nil
 	// What is ready when a process wakes comes in any order.
@@ -366,7 +378,9 @@ func (p *part) decide() {
 	p.belief.set(p.w.now, Settings{LeaseDuration: duration, Preemption: Preemption{Delay: preemptionDelay}}, Standing{
 		Candidate: p.candidate && !p.unfit, Unfit: p.unfit, Impaired: p.impaired, Cordoned: p.cordoned, Priority: p.priority,
 	}, p.view(), time.Time{}, p.leaving)
+	p.listen()
 	d := p.belief.decide(p.w.now)
+	p.sound(d)
 	begins := d.Announce && !p.decision.Announce
 	p.decision = d
 	if begins {
@@ -461,7 +475,9 @@ func (p *part) doubt() {
 // heal makes everything well again: all run, all reach the API server.
 func (w *world) heal() {
 	w.loss = 0
+	w.medium.heal()
 	for _, n := range w.nodes {
+		n.place.unplugged = false
 		n.cut, n.candidate, n.deaf, n.unfit, n.cordoned = false, true, false, false, false
 		if n.paused {
 			n.resume()

@@ -30,8 +30,12 @@ type Self struct {
 	// VIPs. It ranks after all that are not.
 	Impaired bool
 	// Cordoned says that its node is to be emptied. It ranks after all that are
-	// not, but before those that are impaired.
+	// not, but before those that are cold or impaired.
 	Cordoned bool
+	// Cold says that it does not have the connections of the others yet, which
+	// would be lost if it took over. It ranks after all that are not, cordoned ones
+	// included, but before those that are impaired, and asks for no group.
+	Cold bool
 	// Priority ranks directors: a higher one is preferred.
 	Priority int32
 	// Held is how many groups of the pool it holds, by their Leases.
@@ -46,6 +50,7 @@ type Self struct {
 type Peer struct {
 	Node                          string
 	Candidate, Impaired, Cordoned bool
+	Cold                          bool
 	Priority                      int32
 	// Held is how many groups of the pool it holds, by their Leases as this
 	// director sees them.
@@ -128,6 +133,28 @@ type Own struct {
 	// Moves are the last changes of holder that it saw, at most movesLimit, the
 	// oldest first.
 	Moves []time.Time
+
+	// Started is when it first decided.
+	Started time.Time
+	// Heard is the highest epoch that a peer told of.
+	Heard int64
+	// Claimed is the epoch of the claim that it last told, zero if it told none.
+	Claimed int64
+	// Provisional is the epoch that it claims without a Lease, zero if it does not,
+	// and ProvisionalSince since when.
+	Provisional      int64
+	ProvisionalSince time.Time
+	// ContestedSince is when it first heard another announce what it claims
+	// provisionally; zero if none is, or the segment was silent since.
+	ContestedSince time.Time
+	// SeenAt is when it first saw the Lease since a request was last not answered.
+	// Who renews it changes it after that.
+	SeenAt time.Time
+	// BlindSince is since when the API server has answered a live candidate and not
+	// this director, without a break.
+	BlindSince time.Time
+	// Silence is since when soundings have gone unanswered.
+	Silence Silence
 }
 
 // Yield is how far a holder is with handing a group over. It has released the
@@ -138,7 +165,7 @@ type Yield struct {
 	Asked time.Time
 	// Begun is when the first release that was carried out was sent; zero if none
 	// was. LastAt is when the last one was. TakenAt is when another director was
-	// first seen to hold the Lease since.
+	// first seen to hold the Lease since, or to have held it.
 	Begun, LastAt, TakenAt time.Time
 	// Tried are the successors that were named, in order.
 	Tried []string
@@ -165,4 +192,8 @@ type View struct {
 	// HeardAt is when another director of the pool was last heard to announce a
 	// VIP of the group; zero if none was.
 	HeardAt time.Time
+	// Witnesses are what gossip tells of other directors; none without gossip.
+	Witnesses []Witness
+	// Sounding is the last one; zero if there was none.
+	Sounding Sounding
 }
