@@ -43,6 +43,7 @@ func (w *world) ends(t *rapid.T, gap time.Duration) {
 // goes on when the API server is back. So is the one after it. Who finds nobody at
 // all on the segment first waits a duration.
 func TestADeadMachineIsReplacedWithoutTheAPIServer(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		w.medium.lonely = rapid.Bool().Draw(t, "lonely")
@@ -71,6 +72,7 @@ func TestADeadMachineIsReplacedWithoutTheAPIServer(t *testing.T) {
 // TestTheAPIServerMayDieWithTheHolder: then it takes the time to notice that it is
 // away, besides.
 func TestTheAPIServerMayDieWithTheHolder(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		holder := w.settle(t)[0].node
@@ -102,6 +104,7 @@ func TestTheAPIServerMayDieWithTheHolder(t *testing.T) {
 // take over then, since it cannot know what the other claims, and the answer to
 // its write may be later than the news of it.
 func TestAKilledProcessWithoutTheAPIServer(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		if rapid.Bool().Draw(t, "gossip is blocked") {
@@ -135,6 +138,7 @@ func TestAKilledProcessWithoutTheAPIServer(t *testing.T) {
 // and some come back while the API server is away. Then one announces, a duration
 // and noticing later.
 func TestWhoStartsWithoutTheAPIServerServesInTheEnd(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		w.settle(t)
@@ -194,6 +198,7 @@ func (w *world) halves(t *rapid.T) []*part {
 // director is left within 6 s, those of a sounding, of contestLimit and of a
 // sounding again, and all agree when all is well.
 func TestTwoHalvesBecomeOne(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		w.halves(t)
@@ -212,6 +217,7 @@ func TestTwoHalvesBecomeOne(t *testing.T) {
 // TestTheAPIServerDecidesBetweenTwoHalves, if it is back before they hear each
 // other: who had the Lease renews it, and within a duration nobody else announces.
 func TestTheAPIServerDecidesBetweenTwoHalves(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		holders := w.halves(t)
@@ -231,6 +237,7 @@ func TestTheAPIServerDecidesBetweenTwoHalves(t *testing.T) {
 // server does so no more after blindLimit beside a candidate that the API server
 // answers, and nobody misses it.
 func TestABlindDirectorLeavesTheGroupToOneThatSees(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		w.settle(t)

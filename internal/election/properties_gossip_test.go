@@ -85,6 +85,7 @@ const takeoverLimit = 500*time.Millisecond + tick + soundingTime + tick + 4*rank
 // before it is dead. If there is nobody on the segment to ask but the two, half a
 // duration has to have passed since the last renewal.
 func TestADeadMachineIsReplacedBeforeItsLeaseExpires(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		w.medium.lonely = rapid.Bool().Draw(t, "lonely")
@@ -107,6 +108,7 @@ func TestADeadMachineIsReplacedBeforeItsLeaseExpires(t *testing.T) {
 // TestGossipThatIsBlockedMovesNothing, from the start or later, for good or now
 // and then, as long as nothing else fails.
 func TestGossipThatIsBlockedMovesNothing(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, duration/13)
 		w.medium.lonely = rapid.Bool().Draw(t, "lonely")
@@ -125,6 +127,7 @@ func TestGossipThatIsBlockedMovesNothing(t *testing.T) {
 // to ten seconds, and gossip gets lost; the machines answer. Then a Lease is only
 // taken when it has expired.
 func TestNobodyIsReplacedEarlyForLackOfCPU(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, duration/13)
 		suffer(t, w, map[string]fault{
@@ -139,6 +142,7 @@ func TestNobodyIsReplacedEarlyForLackOfCPU(t *testing.T) {
 // TestTwoDirectorsNeverAnnounceAtOnceWithGossipEither, while the API server
 // answers and no segment is cut, though machines crash.
 func TestTwoDirectorsNeverAnnounceAtOnceWithGossipEither(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, duration/13)
 		w.prefer(t)
@@ -169,6 +173,7 @@ func everything() map[string]fault {
 
 // TestEpochsHaveOneHolderWithGossip, whatever happens.
 func TestEpochsHaveOneHolderWithGossip(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 900*time.Millisecond)
 		suffer(t, w, everything())
@@ -181,6 +186,7 @@ func TestEpochsHaveOneHolderWithGossip(t *testing.T) {
 // TestOneDirectorAnnouncesInTheEndWithGossip: after any history one announces,
 // confirmed, and then nothing moves.
 func TestOneDirectorAnnouncesInTheEndWithGossip(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, duration/13)
 		suffer(t, w, everything())
@@ -199,6 +205,7 @@ func TestOneDirectorAnnouncesInTheEndWithGossip(t *testing.T) {
 // gossip, soundings for isolationPatience, a release. Those of others stay where
 // they are, and so do all if it is a standby's that is cut.
 func TestACutSegmentIsNotServedBehindALiveManagementNetwork(t *testing.T) {
+	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		w := gossiping(t, 20*time.Millisecond)
 		holders := w.settle(t)
