@@ -5,6 +5,7 @@ package kernel_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -174,10 +175,9 @@ func TestDirectorsOfDifferentHistoriesHashAlike(t *testing.T) {
 	}
 	// The check can fail: the order and the weight of the one that is down count.
 	state := kerneltest.Parse(t, now)
-	for d, v := range state.Destinations {
-		if d.Addr.String() == "192.0.2.21" {
-			apply(t, k, netstate.DestinationChange{Verb: netstate.Move, Entry: d, Value: v})
-		}
+	backward := slices.SortedFunc(maps.Keys(state.Destinations), func(a, b netstate.DestinationKey) int { return b.Addr.Compare(a.Addr) })
+	for _, d := range backward {
+		apply(t, k, netstate.DestinationChange{Verb: netstate.Move, Entry: d, Value: state.Destinations[d]})
 	}
 	n := differ(want, f.hashed(long, arrivals))
 	t.Logf("%d of %d flows differ when the order is another", n, flows)
@@ -376,6 +376,22 @@ func TestConnectionsInUseLiveThroughMoves(t *testing.T) {
 		t.Errorf("expire_nodest_conn is %s when all is done, want 1", got)
 	}
 	holds(t, k, want)
+
+	// Connections to a destination that is only deleted do end.
+	for c, server := range conns {
+		if server != "s2" {
+			continue
+		}
+		for d, v := range want.Destinations {
+			if d.Addr.String() == "192.0.2.22" {
+				apply(t, k, netstate.DestinationChange{Verb: netstate.Del, Entry: d, Value: v})
+			}
+		}
+		if _, err := c.Try("hi"); !errors.Is(err, syscall.ECONNRESET) {
+			t.Errorf("to a server that was deleted: %v, want a reset", err)
+		}
+		break
+	}
 }
 
 func TestSloppySettingsAreRestored(t *testing.T) {
