@@ -403,7 +403,7 @@ func (s *session) answer() {
 	for _, g := range s.groups {
 		reason := g.decision.Reason
 		switch {
-		case company == accompanied || reason == election.HeldByOther || reason == election.Expired:
+		case company == accompanied || reason == election.HeldByOther || reason == election.Expired || reason == election.HolderDead:
 			how.decided = how.decided.with(g.number)
 		case company == alone && g.decision.Announce && served && link != "":
 			how.decided, how.on, how.link = how.decided.with(g.number), how.on.with(g.number), link
