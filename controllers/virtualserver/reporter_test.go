@@ -36,6 +36,7 @@ func (i *incumbent) Site() Site { return siteOfDefault() }
 func (i *incumbent) Group(vip netip.Addr) int32 {
 	return int32(election.GroupOf(vip, max(i.groups, 1)))
 }
+
 func (i *incumbent) Active(group int32) bool {
 	return i.groups == 0 || slices.Contains(i.active, group)
 }
