@@ -79,9 +79,10 @@ func (f *farm) through(director *netlab.NS) {
 
 const flows = 3000
 
-// servers4 is a service of UDP flows by mh and port, with servers "LAST weight N".
+// servers4 is a service of UDP flows by mh and port, with servers "LAST weight N". It
+// remembers no flow, so that each datagram tells of the table.
 func servers4(servers ...string) string {
-	text := "guard 192.0.2.100\nguard UDP 192.0.2.100:53\naddress 192.0.2.100 dev dummy-lvs\nservice UDP 192.0.2.100:53 mh flags 0x18\n"
+	text := "guard 192.0.2.100\nguard UDP 192.0.2.100:53\naddress 192.0.2.100 dev dummy-lvs\nservice UDP 192.0.2.100:53 mh flags 0x18 one-packet\n"
 	for _, s := range servers {
 		last, weight, _ := strings.Cut(s, " ")
 		text += fmt.Sprintf("destination UDP 192.0.2.100:53 192.0.2.%s:53 DR %s\n", last, weight)
