@@ -198,6 +198,10 @@ func (g *group) transition(t Transition) {
 	s.d.cfg.Log.Info("Changed role", "pool", s.name, "group", g.number, "active", t.Active, "reason", t.Reason, "gap", t.Gap)
 	s.mu.Lock()
 	g.last = &t
+	if t.Active && t.Reason == string(election.HolderDead) && g.previous != "" {
+		// It was asked for and did not answer: nobody is left to hand connections to.
+		s.relay.lose(g.previous)
+	}
 	s.mu.Unlock()
 	s.d.cfg.Changed(netstate.Key{})
 	for _, key := range s.d.worker.Served() {

@@ -46,6 +46,14 @@ func (r *relay) expect(node string) {
 	r.first[node], r.probed = true, time.Time{}
 }
 
+// lose notes that the machine of a node is gone.
+func (r *relay) lose(node string) {
+	if r.lost == nil {
+		r.lost = map[string]bool{}
+	}
+	r.lost[node] = true
+}
+
 // follow takes note of who holds the Lease. The session's mu is held.
 func (g *group) follow(holder string, announcing bool) (changed bool) {
 	// Who holds the Lease now is there again.
@@ -170,10 +178,7 @@ func (s *session) probePrevious(ctx context.Context) {
 		}
 		s.d.cfg.Log.Info("The machine of the director before is gone, and its connections with it", "node", node)
 		s.mu.Lock()
-		if s.relay.lost == nil {
-			s.relay.lost = map[string]bool{}
-		}
-		s.relay.lost[node] = true
+		s.relay.lose(node)
 		s.mu.Unlock()
 	}
 }

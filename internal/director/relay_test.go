@@ -144,3 +144,20 @@ func TestMetricsTellOfTheLease(t *testing.T) {
 		}
 	})
 }
+
+// A machine that was found silent before its Lease was taken is not waited for.
+func TestNothingIsHandedOnToAMachineThatIsKnownToBeDead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := active(t, &leases{}, t.TempDir())
+		s := p.present()
+		p.SetPeers(Rank{}, []Peer{{Node: "lb-2", Address: first4, MAC: "02:00:00:00:00:0c"}})
+		s.mu.Lock()
+		s.groups[0].previous = "lb-2"
+		s.mu.Unlock()
+		pass(time.Second)
+		wantRelay(t, "before", p.node, first4)
+		s.groups[0].transition(Transition{Active: true, Reason: string(election.HolderDead), At: time.Now()})
+		pass(time.Second)
+		wantRelay(t, "after it was found dead", p.node)
+	})
+}
