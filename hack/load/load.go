@@ -146,14 +146,15 @@ func (r *Recorder) Results(from, to time.Time) []Result {
 // Asker sends requests one after the other, so that nothing but the scheduler
 // decides who answers.
 type Asker struct {
-	// Address, Network and Dial are as in Options.
+	// Address, Network, Timeout and Dial are as in Options.
 	Address, Network string
+	Timeout          time.Duration
 	Dial             Dial
 }
 
 // Ask sends so many requests and tells what became of them.
 func (a *Asker) Ask(ctx context.Context, requests int) Summary {
-	r := &Recorder{options: Options{Address: a.Address, Network: a.Network, Dial: a.Dial}}
+	r := &Recorder{options: Options{Address: a.Address, Network: a.Network, Timeout: a.Timeout, Dial: a.Dial}}
 	begin := time.Now()
 	for range requests {
 		r.request(ctx)

@@ -68,7 +68,7 @@ func (s *suite) awaitPods(t *testing.T, name string, want int32) {
 // evenly.
 func (s *suite) ask(t *testing.T, vip string, number, servers int) {
 	t.Helper()
-	sum := (&load.Asker{Address: vip, Network: "tcp", Dial: s.lab.Dial(cluster.Client)}).Ask(t.Context(), number)
+	sum := (&load.Asker{Address: vip, Network: "tcp", Dial: s.lab.Dial(cluster.Client), Timeout: podPatience}).Ask(t.Context(), number)
 	if sum.Failed > 0 || len(sum.PerServer) != servers {
 		t.Errorf("%d requests to %s: %+v, want %d servers and none failed", number, vip, sum, servers)
 	}
