@@ -49,12 +49,12 @@ func (s *suite) cutsPower(t *testing.T, node string) {
 	}
 	wantAllLive()
 	await(t, time.Minute, func() string {
-		if said := s.transition(t, peer); said.Reason != "Active: HolderDead" {
+		if said := s.lastTransition(t, peer); said.Reason != "Active: HolderDead" {
 			return fmt.Sprintf("%s says of its last change of role %+v, want that its reason is HolderDead", peer, said)
 		}
 		return ""
 	})
-	t.Logf("%s says %+v", peer, s.transition(t, peer))
+	t.Logf("%s says %+v", peer, s.lastTransition(t, peer))
 }
 
 // withoutAPI stops the API server until the returned function is called, which
@@ -109,9 +109,8 @@ func (s *suite) awaitAgreement(t *testing.T, name, node string) {
 }
 
 // returnAPI brings the API server back while a node alone announces, and wants
-// that the Lease becomes that node's and all that is shown says so, without a
-// change of role then or until the end of the test. It also counts as traffic that
-// goes on.
+// that the Lease becomes that node's and all that is shown says so. The function
+// that it returns wants that no role has changed for that, or since.
 func (s *suite) returnAPI(t *testing.T, node string, bringBack func()) (wantSame func()) {
 	t.Helper()
 	roles := s.transitions(node)

@@ -40,6 +40,7 @@ func (s *suite) takeovers(t *testing.T) {
 		{"the active director and the other nodes cannot reach each other", cutsPeers, false},
 		{"the active director reaches neither the other nodes nor the API server", cutsPeersAndAPI, false},
 		{"the active director's segment is dead behind a live management network", cutsSegment, false},
+		{"the active director is cut off from everything", cutsAll, false},
 		{"the active director's process is killed before and while the API server is away", killsWithoutAPI, true},
 		{"the active director's machine dies while the API server is away", crashesWithoutAPI, true},
 	} {
@@ -82,9 +83,9 @@ func (s *suite) hold(t *testing.T, vips ...string) (wantAllLive func()) {
 	}
 }
 
-// wantFew wants that of many requests hardly one failed: where directors cannot
-// reach each other, a new one cannot hand on the request that is under way when
-// the client moves to it.
+// wantFew wants that of many requests hardly one failed. None is too much to ask
+// where directors cannot reach each other: a new one cannot hand on the request that
+// is under way when the client moves to it.
 func wantFew(t *testing.T, sum load.Summary) {
 	t.Helper()
 	if sum.Requests == 0 || sum.Failed > sum.Requests/100 {
@@ -200,8 +201,8 @@ func (s *suite) roleChanges(t *testing.T, node, reason string) int {
 	return 0
 }
 
-// transition is what a Director says of its last change of role.
-func (s *suite) transition(t *testing.T, node string) v1alpha1.DirectorTransition {
+// lastTransition is what a Director says of its last change of role.
+func (s *suite) lastTransition(t *testing.T, node string) v1alpha1.DirectorTransition {
 	t.Helper()
 	var director v1alpha1.Director
 	if err := s.api.Get(t.Context(), types.NamespacedName{Name: node}, &director); err != nil || director.Status.LastTransition == nil {
@@ -236,11 +237,12 @@ func (s *suite) awaitServers(t *testing.T, node, vip string) {
 // blocksGossip has a firewall drop gossip. Directors lose each other, and yet the
 // Lease is renewed and the segment answers.
 func blocksGossip(t *testing.T, s *suite) {
-	heal := s.healer(t, s.holder(t))
+	active := s.holder(t)
+	heal := s.healer(t, active)
 	s.awaitGossip(t, 1)
 	s.wantNoMove(t, func() {
 		s.wantNoLoss(t, func() {
-			if err := s.lab.Cut(t.Context(), s.holder(t), cluster.CutGossip); err != nil {
+			if err := s.lab.Cut(t.Context(), active, cluster.CutGossip); err != nil {
 				t.Fatal(err)
 			}
 			s.awaitGossip(t, 0)
@@ -337,52 +339,64 @@ func cutsPeersAndAPI(t *testing.T, s *suite) {
 		if !s.announces(peerOf(active)) {
 			t.Errorf("%s holds the Lease and does not announce", peerOf(active))
 		}
-		heal()
-		await(t, 30*time.Second, func() string {
-			if s.announces(active) {
-				return active + " still announces, although it can know that it was replaced"
-			}
-			return ""
-		})
-		s.awaitGossip(t, 1)
-		s.awaitPair(t)
+		s.returns(t, active, heal)
 	})
 	wantFew(t, sum)
 	wantAllLive()
-	t.Logf("%s says %+v", peerOf(active), s.transition(t, peerOf(active)))
-	if now := s.holder(t); now != peerOf(active) {
-		t.Errorf("the Lease is %q's when all can be reached again, want that it stays", now)
-	}
+	t.Logf("%s says %+v", peerOf(active), s.lastTransition(t, peerOf(active)))
 }
 
-// cutsSegment takes the holder off the segment, which it sees by nothing but
-// silence, while it goes on to renew its Lease.
-func cutsSegment(t *testing.T, s *suite) {
-	active := s.holder(t)
-	heal := s.healer(t, active)
+// isolate takes the holder off the segment, which it sees by nothing but silence,
+// and wants that the other director takes over and knows its connections.
+func (s *suite) isolate(t *testing.T, active string, cut cluster.Cut) (heal func()) {
+	t.Helper()
+	peer := peerOf(active)
+	heal = s.healer(t, active)
 	wantAllLive := s.hold(t, pairVIP)
 	sum := s.under(t, func() {
-		if err := s.lab.Cut(t.Context(), active, cluster.CutSegment); err != nil {
+		if err := s.lab.Cut(t.Context(), active, cut); err != nil {
 			t.Fatal(err)
 		}
-		s.awaitHolder(t, peerOf(active))
+		s.awaitHolder(t, peer)
 	})
 	if sum.Failed == 0 || sum.Outage > leaseDuration {
 		t.Errorf("outage %s with %d failed, want some, and at most %s", sum.Outage, sum.Failed, leaseDuration)
 	}
 	wantAllLive()
-	if one := s.awaitOne(t); one != peerOf(active) {
-		t.Errorf("%s announces, want %s", one, peerOf(active))
+	t.Logf("%s says %+v", peer, s.lastTransition(t, peer))
+	return heal
+}
+
+// returns mends the connections of a node that is not active any more and waits
+// until it could be again: its health checks failed meanwhile.
+func (s *suite) returns(t *testing.T, node string, heal func()) {
+	t.Helper()
+	heal()
+	if one := s.awaitOne(t); one != peerOf(node) {
+		t.Errorf("%s announces when all can be reached again, want that %s goes on", one, peerOf(node))
 	}
-	t.Logf("%s says %+v", peerOf(active), s.transition(t, peerOf(active)))
-	s.wantNoLoss(t, func() {
-		heal()
-		s.awaitGossip(t, 1)
-		s.awaitPair(t)
-		// Its health checks failed meanwhile.
-		s.awaitServers(t, active, pairVIP)
-	})
-	if now := s.holder(t); now != peerOf(active) {
-		t.Errorf("the Lease is %q's when the segment is back, want that it stays", now)
+	s.awaitGossip(t, 1)
+	s.awaitPair(t)
+	s.awaitServers(t, node, pairVIP)
+	if now := s.holder(t); now != peerOf(node) {
+		t.Errorf("the Lease is %q's when all can be reached again, want that it stays %s's", now, peerOf(node))
 	}
+}
+
+// cutsSegment lets the holder go on to renew its Lease.
+func cutsSegment(t *testing.T, s *suite) {
+	active := s.holder(t)
+	heal := s.isolate(t, active, cluster.CutSegment)
+	if s.announces(active) {
+		t.Errorf("%s still announces, although it can know that it was replaced", active)
+	}
+	s.wantNoLoss(t, func() { s.returns(t, active, heal) })
+}
+
+// cutsAll leaves the holder nobody to ask. When it is back it still means to be
+// active, until it hears who is.
+func cutsAll(t *testing.T, s *suite) {
+	active := s.holder(t)
+	heal := s.isolate(t, active, cluster.CutAll)
+	wantFew(t, s.under(t, func() { s.returns(t, active, heal) }))
 }
