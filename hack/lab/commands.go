@@ -169,10 +169,11 @@ func stopCommand(name *string) *cobra.Command {
 
 func cutCommand(name *string) *cobra.Command {
 	return &cobra.Command{
-		Use: "cut NODE api|peers|segment|link|all", Short: "Break a node's connections", Args: usage(cobra.ExactArgs(2)),
+		Use: "cut NODE api|peers|gossip|segment|link|all", Short: "Break a node's connections", Args: usage(cobra.ExactArgs(2)),
 		Long: "Break a node's connections, outside the node:\n" +
 			"  api      with the API server\n" +
 			"  peers    with the other nodes, on both networks\n" +
+			"  gossip   with the other directors, as far as their gossip goes\n" +
 			"  segment  with the segment that has the client and the real servers\n" +
 			"  link     the same, by pulling the cable: the node sees it at once\n" +
 			"  all      all of them",

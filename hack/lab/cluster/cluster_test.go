@@ -130,6 +130,13 @@ func TestFilterRules(t *testing.T) {
 			cuts: map[string][]Cut{"worker1": {CutPeers}}, wantDrops: 2,
 			want: []string{`iifname { "s-worker1", "m-worker1" } oifname { "s-director1", "m-director1", "s-director2", "m-director2" } drop`},
 		},
+		"gossip": {
+			cuts: map[string][]Cut{"director2": {CutGossip}}, wantDrops: 2,
+			want: []string{
+				`iifname { "s-director2", "m-director2" } meta l4proto { tcp, udp } th dport 7956 drop`,
+				`oifname { "s-director2", "m-director2" } meta l4proto { tcp, udp } th dport 7956 drop`,
+			},
+		},
 		"a link that is down needs no rule": {cuts: map[string][]Cut{"worker1": {CutAll, CutSegment}}},
 	}
 	for name, tc := range cases {

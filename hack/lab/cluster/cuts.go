@@ -23,6 +23,9 @@ const (
 	// CutPeers drops what goes between the node and the other nodes, on both
 	// networks; hosts and the API server stay reachable.
 	CutPeers Cut = "peers"
+	// CutGossip drops what directors tell each other (GossipPort) and nothing else,
+	// as a firewall would that nobody thought of.
+	CutGossip Cut = "gossip"
 	// CutSegment takes the node off the segment.
 	CutSegment Cut = "segment"
 	// CutLink plugs the cable to the segment out of the node's card, which the node
@@ -32,13 +35,16 @@ const (
 	CutAll Cut = "all"
 )
 
+// GossipPort is the port that CutGossip drops, TCP and UDP.
+const GossipPort = "7956"
+
 // Cuts lists all kinds.
-func Cuts() []Cut { return []Cut{CutAPI, CutPeers, CutSegment, CutLink, CutAll} }
+func Cuts() []Cut { return []Cut{CutAPI, CutPeers, CutGossip, CutSegment, CutLink, CutAll} }
 
 // Cut breaks a connection of a node, besides what is broken already.
 func (l *Lab) Cut(ctx context.Context, name string, cut Cut) error {
 	if !slices.Contains(Cuts(), cut) {
-		return fmt.Errorf("%q is no cut: use api, peers, segment, link or all", cut)
+		return fmt.Errorf("%q is no cut: use api, peers, gossip, segment, link or all", cut)
 	}
 	return l.changeCuts(ctx, name, func(cuts []Cut) []Cut {
 		if slices.Contains(cuts, cut) {
@@ -142,6 +148,10 @@ func filterRules(nodes []Node, cuts map[string][]Cut) string {
 			tap := quoted(n.managementTap())
 			inward = append(inward, "iifname { "+tap+" } ether type { ip, ip6 } drop")
 			outward = append(outward, "oifname { "+tap+" } ether type { ip, ip6 } drop")
+		}
+		if slices.Contains(cuts[n.Name], CutGossip) {
+			gossip := " meta l4proto { tcp, udp } th dport " + GossipPort + " drop"
+			between = append(between, "iifname { "+own+" }"+gossip, "oifname { "+own+" }"+gossip)
 		}
 		var others []string
 		for _, other := range nodes {
