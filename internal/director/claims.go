@@ -38,10 +38,10 @@ func (s *session) hearPeer(claim announce.Claim) {
 	}
 }
 
-// unsure says that a decision rests on nobody else's announcing. In a handover
-// somebody else is to.
+// unsure says that a decision rests on nobody else's announcing. Of a director that
+// yields somebody else is to.
 func unsure(d election.Decision) bool {
-	return d.Announce && !d.Confirmed && d.Reason != election.Handover
+	return d.Announce && !d.Confirmed && !d.Claim.Yielding
 }
 
 // attendClaims looks into claims of peers, and keeps asking who else answers for

@@ -74,7 +74,7 @@ func TestInAHandoverASuccessorIsBelieved(t *testing.T) {
 		want     bool
 	}{
 		"cannot renew":    {election.Decision{Announce: true, Reason: election.HoldingUnconfirmed}, true},
-		"handing over":    {election.Decision{Announce: true, Reason: election.Handover}, false},
+		"handing over":    {election.Decision{Announce: true, Reason: election.Leaving, Claim: election.Claim{Epoch: 3, Yielding: true}}, false},
 		"a standby":       {election.Decision{Reason: election.HeldByOther}, false},
 		"holds the Lease": {election.Decision{Announce: true, Confirmed: true, Reason: election.Holding}, false},
 	} {

@@ -313,13 +313,13 @@ func (k *keeper) loadKeys(pool string) ([][]byte, error) {
 }
 
 // tell tells the other directors how this one is. It is called after each decision
-// and after each look at how it stands.
+// and after each look at how it stands. The lock keeps what one group tells from
+// being followed by what another one read before.
 func (s *session) tell() {
 	reachable := s.groups[0].elector.APIReachable()
 	s.mu.Lock()
-	state := gossip.State{MAC: s.node.link.MAC.String(), APIReachable: reachable, Claims: s.claims()}
-	s.mu.Unlock()
-	s.gossip.tell(state)
+	defer s.mu.Unlock()
+	s.gossip.tell(gossip.State{MAC: s.node.link.MAC.String(), APIReachable: reachable, Claims: s.claims()})
 }
 
 // claims returns, in their order, the claims of the groups that are announced. s.mu

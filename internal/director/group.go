@@ -34,6 +34,8 @@ type group struct {
 	conflicts    conflicts
 	// previous is the node of the last other director that held the Lease.
 	previous string
+	// sounded is when the elector was last told how the segment answered.
+	sounded time.Time
 	// owed says that the Lease was this director's when it left the pool, and
 	// could not be given up.
 	owed bool

@@ -174,6 +174,8 @@ func (s *session) run(ctx context.Context) {
 	s.d.worker.Block(ErrPending)
 	working, end := context.WithCancel(context.WithoutCancel(ctx))
 	var running sync.WaitGroup
+	// Before the electors' first decision: they are to hear whom to wait for.
+	s.testify()
 	for _, g := range s.groups {
 		running.Go(func() { g.elector.Run(working) })
 	}

@@ -3,6 +3,7 @@ package director
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/netip"
 	"slices"
 	"sync"
@@ -12,22 +13,35 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/election"
 )
 
-const (
-	// acquaintEvery is how often third machines are asked, so that it is known who
-	// answers while all is well; one that has not for acquaintFade counts no more.
-	acquaintEvery = 20 * time.Second
-	acquaintFade  = 4 * acquaintEvery
-	// maxThird is how many third machines are asked along with a sounding: enough
-	// to tell a dead machine from a segment that is lost.
-	maxThird = 6
-)
-
 // sounder asks the segment on behalf of the electors.
 type sounder struct {
 	// asked says that a decision wants somebody asked for.
 	asked chan struct{}
-	// answered is when third machines last answered. It is soundOut's own.
-	answered map[netip.Addr]time.Time
+
+	mu sync.Mutex
+	// asking are the nodes that are being asked for.
+	asking map[string]bool
+	acquaintances
+}
+
+// begin notes that a node is asked for; false if it already is.
+func (s *sounder) begin(node string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.asking[node] {
+		return false
+	}
+	if s.asking == nil {
+		s.asking = map[string]bool{}
+	}
+	s.asking[node] = true
+	return true
+}
+
+func (s *sounder) end(node string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.asking, node)
 }
 
 // sound asks for a look at what the decisions want to know of the segment.
@@ -38,88 +52,125 @@ func (s *session) sound() {
 	}
 }
 
-// soundOut asks the segment for what the electors want to know, until ctx ends.
+// soundOut asks the segment for what the electors want to know, until ctx ends. It
+// takes a tenth of a second to ask for one, so nobody waits for another to be. Without
+// gossip nobody is asked for.
 func (s *session) soundOut(ctx context.Context, segment prober) {
-	s.sounder.answered = map[netip.Addr]time.Time{}
-	ticker := time.NewTicker(acquaintEvery)
-	defer ticker.Stop()
-	s.acquaint(ctx, segment)
+	if s.d.cfg.Gossip == nil {
+		return
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { s.acquaint(ctx, segment) })
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
-			s.acquaint(ctx, segment)
 		case <-s.sounder.asked:
-			third := s.acquaintances()
-			var running sync.WaitGroup
-			var mu sync.Mutex
-			for node, groups := range s.suspects() {
+		}
+		for _, node := range s.suspects() {
+			if s.sounder.begin(node) {
 				running.Go(func() {
-					found := s.ask(ctx, segment, node, groups, third)
-					mu.Lock()
-					defer mu.Unlock()
-					s.meet(found)
+					defer s.sounder.end(node)
+					s.ask(ctx, segment, node)
 				})
 			}
-			running.Wait()
 		}
 	}
 }
 
-// suspects returns the nodes that are to be asked for now, and for which groups.
-func (s *session) suspects() map[string][]*group {
+// suspects returns the nodes that are to be asked for. What a group decided before
+// it had the last answer says nothing any more.
+func (s *session) suspects() []string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := map[string][]*group{}
+	var nodes []string
 	for _, g := range s.groups {
-		if node := g.decision.Probe; node != "" {
-			all[node] = append(all[node], g)
+		if node := g.decision.Probe; node != "" && g.decision.At.After(g.sounded) && !slices.Contains(nodes, node) {
+			nodes = append(nodes, node)
 		}
 	}
-	return all
+	return nodes
 }
 
-// ask asks for a node's machine, a VIP of each group, and third machines, and tells
-// the groups' electors. It returns who answered.
-func (s *session) ask(ctx context.Context, segment prober, node string, groups []*group, third []netip.Addr) announce.Probed {
-	machine := s.d.addressesOf(node)
-	third = slices.DeleteFunc(slices.Clone(third), func(a netip.Addr) bool { return slices.Contains(machine, a) })
-	vips := s.vipsOf(groups)
-	targets := slices.Concat(machine, third)
-	for _, vip := range vips {
-		targets = append(targets, vip)
-	}
-	if len(targets) == 0 {
-		return announce.Probed{}
-	}
-	found, err := segment.Probe(ctx, targets)
+// ask asks for a node's machine and tells the electors that want to know by then.
+// A question that comes to nothing is asked again, as long as it is wanted.
+func (s *session) ask(ctx context.Context, segment prober, node string) {
+	soundings, err := s.look(ctx, segment, node)
 	if err != nil {
-		// A probe that says nothing is begun again, as long as it is wanted.
 		if ctx.Err() == nil && !errors.Is(err, announce.ErrStalled) && !errors.Is(err, announce.ErrSilent) {
 			s.d.cfg.Log.Warn("Asking the segment for another director", "node", node, "error", err)
 		}
-		return announce.Probed{}
+		return
 	}
-	for _, g := range groups {
-		sounding := election.Sounding{
-			Node: node, Begun: s.timeOf(found.Begun), Ended: s.timeOf(found.Ended), Asked: len(third),
+	for g, sounding := range soundings {
+		s.mu.Lock()
+		wanted := g.decision.Probe == node
+		s.mu.Unlock()
+		if !wanted {
+			continue
 		}
-		for _, addr := range machine {
-			sounding.Machine = sounding.Machine || len(found.Answers[addr]) > 0
-		}
-		for _, addr := range third {
-			if len(found.Answers[addr]) > 0 {
-				sounding.Answered++
-			}
-		}
-		sounding.VIP = s.servedByPeer(found.Answers[vips[g]])
 		g.elector.SetSounding(sounding)
+		s.mu.Lock()
+		g.sounded = s.now()
+		s.mu.Unlock()
 	}
-	return found
 }
 
-// timeOf is the elector's time of one of the fence's.
+// look asks for a node's machine, third machines, and a VIP of each group that wants
+// to know or is about to: the electors of what a node holds find out one after the
+// other that it died. It returns what each is to be told.
+func (s *session) look(ctx context.Context, segment prober, node string) (map[*group]election.Sounding, error) {
+	machine := s.d.addressesOf(node)
+	third := s.sounder.present(time.Now(), machine)
+	groups := s.concerned(node)
+	vips := s.vipsOf(groups)
+	targets := slices.AppendSeq(slices.Concat(machine, third), maps.Values(vips))
+	if len(targets) == 0 {
+		return nil, nil
+	}
+	found, err := segment.Probe(ctx, targets)
+	if err != nil {
+		return nil, err
+	}
+	s.sounder.meet(time.Now(), found)
+	soundings := map[*group]election.Sounding{}
+	for _, g := range groups {
+		sounding := election.Sounding{
+			Node: node, Begun: s.timeOf(found.Begun), Ended: s.timeOf(found.Ended),
+			Machine: answeredFor(found, machine) > 0, VIP: s.servedByPeer(found.Answers[vips[g]]),
+			Asked: len(third), Answered: answeredFor(found, third),
+		}
+		soundings[g] = sounding
+	}
+	return soundings, nil
+}
+
+// concerned lists the groups that want to know of a node, or that it holds.
+func (s *session) concerned(node string) []*group {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var groups []*group
+	for _, g := range s.groups {
+		if g.decision.Probe == node || g.decision.Holder == node {
+			groups = append(groups, g)
+		}
+	}
+	return groups
+}
+
+// answeredFor counts the addresses that somebody answered for.
+func answeredFor(found announce.Probed, addrs []netip.Addr) int {
+	count := 0
+	for _, addr := range addrs {
+		if len(found.Answers[addr]) > 0 {
+			count++
+		}
+	}
+	return count
+}
+
+// timeOf is the electors' time of one of the fence's.
 func (s *session) timeOf(boot time.Duration) time.Time { return s.started.Add(boot - s.startedBoot) }
 
 // vipsOf returns a VIP of each group that has one.
@@ -154,63 +205,10 @@ func (d *Director) addressesOf(node string) []netip.Addr {
 	var addrs []netip.Addr
 	for _, p := range d.peers {
 		for _, addr := range []netip.Addr{p.Address, p.IPv6Address} {
-			if p.Node == node && addr.IsValid() {
+			if p.Node == node && addr.IsValid() && !slices.Contains(addrs, addr) {
 				addrs = append(addrs, addr)
 			}
 		}
 	}
 	return addrs
-}
-
-// acquaint asks third machines, so that it is known who answers.
-func (s *session) acquaint(ctx context.Context, segment prober) {
-	strangers := s.thirdMachines()
-	if len(strangers) == 0 {
-		return
-	}
-	if found, err := segment.Probe(ctx, strangers); err == nil {
-		s.meet(found)
-	}
-}
-
-// meet remembers who answered.
-func (s *session) meet(found announce.Probed) {
-	for addr := range found.Answers {
-		s.sounder.answered[addr] = time.Now()
-	}
-}
-
-// acquaintances lists third machines that answered of late.
-func (s *session) acquaintances() []netip.Addr {
-	var third []netip.Addr
-	for _, addr := range s.thirdMachines() {
-		if met, any := s.sounder.answered[addr]; any && time.Since(met) < acquaintFade && len(third) < maxThird {
-			third = append(third, addr)
-		}
-	}
-	return third
-}
-
-// thirdMachines lists machines on the segment that have no part in the election's
-// question: gateways, then the other directors, then real servers.
-func (s *session) thirdMachines() []netip.Addr {
-	s.mu.Lock()
-	gateways := slices.Clone(s.node.facts.Gateways)
-	s.mu.Unlock()
-	third := gateways[:min(len(gateways), 2)]
-	for _, peer := range s.d.friends() {
-		if peer.Address.IsValid() {
-			third = append(third, peer.Address)
-		}
-	}
-	third = third[:min(len(third), announce.ProbeLimit/4)]
-	var servers []netip.Addr
-	for _, desired := range s.d.worker.Plans() {
-		for key := range desired.State.Destinations {
-			servers = append(servers, key.Addr)
-		}
-	}
-	slices.SortFunc(servers, netip.Addr.Compare)
-	servers = slices.Compact(servers)
-	return append(third, servers[:min(len(servers), maxThird)]...)
 }

@@ -18,24 +18,25 @@ func (s *session) testify() {
 	}
 }
 
-// expected lists the other directors of the pool as the election knows them, live or
-// not. Until the API server has told, those count that an earlier process knew.
+// expected lists the other directors of the pool that gossip should hear, as the
+// election knows them: those that are live, since a director that starts waits a
+// moment for whoever was not heard. Until the API server has told, those count that
+// an earlier process knew. Without keys nobody can be heard.
 func (d *Director) expected(pool string) []election.Peer {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	var all []election.Peer
-	if !d.peersKnown {
-		if d.restored != nil && d.restored.Pool == pool {
-			for _, p := range d.restored.Peers {
-				if p.Live {
-					all = append(all, election.Peer{Node: p.Node})
-				}
-			}
-		}
-		return all
+	if len(d.gossipKeys) == 0 {
+		return nil
 	}
-	for _, p := range d.peers {
-		all = append(all, p.elector())
+	known := d.peers
+	if !d.peersKnown && d.restored != nil && d.restored.Pool == pool {
+		known = peersIn(*d.restored)
+	}
+	var all []election.Peer
+	for _, p := range known {
+		if p.Live {
+			all = append(all, p.elector())
+		}
 	}
 	return all
 }

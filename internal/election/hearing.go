@@ -59,8 +59,8 @@ func note(since *time.Time, lasts bool, at time.Time) {
 }
 
 // electorate is the peers as the API server has them. Of those that gossip hears
-// it knows better how they stand; and while the API server does not answer,
-// whether they are there at all.
+// it knows better how they stand, though not what they hold; and while the API server
+// does not answer, whether they are there at all.
 func (b *belief) electorate() []Peer {
 	if len(b.witnesses) == 0 {
 		return b.peers
@@ -71,7 +71,9 @@ func (b *belief) electorate() []Peer {
 		switch {
 		case !w.live() || w.Node == b.self.Node:
 		case i >= 0:
+			held := all[i].Held
 			all[i] = w.Peer
+			all[i].Held = held
 		case !b.contact.Reachable():
 			all = append(all, w.Peer)
 		}

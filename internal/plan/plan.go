@@ -77,8 +77,8 @@ type Desired struct {
 	// real servers. A checkpoint does not keep them: without the API no service changes.
 	Local []netip.Addr
 	// Servers are all real servers of each service, those too that are not in State,
-	// with what there is to tell of them. Nothing is decided from it and a
-	// checkpoint does not keep it.
+	// with what there is to tell of them. What is served is not decided from it
+	// and a checkpoint does not keep it.
 	Servers map[netstate.DestinationKey]Server
 }
 
