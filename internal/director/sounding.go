@@ -17,6 +17,9 @@ const (
 	// answers while all is well; one that has not for acquaintFade counts no more.
 	acquaintEvery = 20 * time.Second
 	acquaintFade  = 4 * acquaintEvery
+	// acquaintSoon is how often in the first acquaintEvery: whom there is to ask is
+	// learnt bit by bit, and who begins to serve may have to know at once.
+	acquaintSoon = 2 * time.Second
 	// maxThird is how many third machines are asked along with a sounding: enough
 	// to tell a dead machine from a segment that is lost.
 	maxThird = 6
@@ -41,15 +44,20 @@ func (s *session) sound() {
 // soundOut asks the segment for what the electors want to know, until ctx ends.
 func (s *session) soundOut(ctx context.Context, segment prober) {
 	s.sounder.answered = map[netip.Addr]time.Time{}
-	ticker := time.NewTicker(acquaintEvery)
-	defer ticker.Stop()
-	s.acquaint(ctx, segment)
+	begun := time.Now()
+	next := time.NewTimer(0)
+	defer next.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-ticker.C:
+		case <-next.C:
 			s.acquaint(ctx, segment)
+			if time.Since(begun) < acquaintEvery {
+				next.Reset(acquaintSoon)
+			} else {
+				next.Reset(acquaintEvery)
+			}
 		case <-s.sounder.asked:
 			third := s.acquaintances()
 			var running sync.WaitGroup
