@@ -26,8 +26,17 @@ const (
 func segmentPort(host string) string    { return "s-" + host }
 func managementPort(host string) string { return "m-" + host }
 
+// inheritance says what of the guest's own network settings a new host has: nothing,
+// with 2. Else it would forward packets, as the guest does, and a director of
+// keepalived's that gave the VIP up would hand on what still comes for it. No
+// director of the classic set-up does.
+const inheritance = "/proc/sys/net/core/devconf_inherit_init_net"
+
 // buildNetwork makes the bridges and the hosts.
 func buildNetwork(ctx context.Context) error {
+	if err := os.WriteFile(inheritance, []byte("2"), 0o644); err != nil {
+		return fmt.Errorf("giving hosts settings of their own: %w", err)
+	}
 	commands := []string{}
 	for _, bridge := range []string{segment, management} {
 		commands = append(commands,
