@@ -19,8 +19,8 @@ const (
 	memoryMiB = 1536
 )
 
-// compare plays what is left to play and writes the results. A round that could
-// not be measured is a row too, and an error in the end.
+// compare plays what is left to play and writes the results, those of an interrupted
+// run too. A round that could not be measured is a row too, and an error in the end.
 func compare(ctx context.Context, o options, out io.Writer) error {
 	results, err := openResults(o.out, o.fresh)
 	if err != nil {
@@ -35,18 +35,17 @@ func compare(ctx context.Context, o options, out io.Writer) error {
 	}
 	fmt.Fprintf(out, "%d rounds, %d of them left to play.\n", len(all), len(left))
 	if len(left) > 0 {
-		if err := playAll(ctx, o, left, results, out); err != nil {
-			return err
-		}
+		err = playAll(ctx, o, left, results, out)
+	}
+	if len(results.rows) == 0 {
+		return err
 	}
 	fmt.Fprintf(out, "\n%s", section(results.rows))
 	if o.docs != "" {
-		if err := writeSection(o.docs, section(results.rows)); err != nil {
-			return err
-		}
+		err = errors.Join(err, writeSection(o.docs, section(results.rows)))
 	}
 	fmt.Fprintf(out, "\nThe numbers are in %s.\n", o.out)
-	return failures(results.rows)
+	return errors.Join(err, failures(results.rows))
 }
 
 // failures says how many rounds could not be measured.
@@ -66,8 +65,9 @@ func failures(rows []row) error {
 // playAll plays rounds in a guest, which goes down at the end, however it ends,
 // unless it is to be kept.
 func playAll(ctx context.Context, o options, rounds []round, results *results, out io.Writer) (err error) {
+	begin, costs := time.Now(), budget{}
 	config := cluster.Defaults(o.name)
-	config.Directors, config.Workers, config.Bare, config.MemoryMiB = 1, 0, true, memoryMiB
+	config.Directors, config.Workers, config.Bare, config.MemoryMiB = 0, 1, true, memoryMiB
 	lab, err := cluster.Up(ctx, config, out)
 	if err != nil {
 		return err
@@ -86,9 +86,14 @@ func playAll(ctx context.Context, o options, rounds []round, results *results, o
 	}
 	for i, one := range rounds {
 		began := time.Now()
+		if o.limit > 0 && began.Sub(begin)+costs.of(one) > o.limit {
+			fmt.Fprintf(out, "The time is up; %d rounds are left for another run.\n", len(rounds)-i)
+			return nil
+		}
 		r := row{round: one, At: began.Format(time.RFC3339), Commit: s.commit, Machine: s.machine}
 		limited, cancel := context.WithTimeout(ctx, roundLimit+one.Event.After())
-		r.Seen, err = s.play(limited, one)
+		var spent laps
+		r.Seen, spent, err = s.play(limited, one)
 		cancel()
 		if ctx.Err() != nil {
 			return fmt.Errorf("interrupted in %s: %w", one, ctx.Err())
@@ -99,7 +104,8 @@ func playAll(ctx context.Context, o options, rounds []round, results *results, o
 		if err := results.add(r); err != nil {
 			return err
 		}
-		fmt.Fprintf(out, "%3d/%d  %-58s %s  (%s)\n", i+1, len(rounds), one, outcome(r), time.Since(began).Round(time.Second))
+		costs.note(one, time.Since(began))
+		fmt.Fprintf(out, "%3d/%d  %-44s %s  (%s)\n", i+1, len(rounds), one, outcome(r), spent)
 	}
 	return nil
 }

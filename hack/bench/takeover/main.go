@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -21,7 +22,7 @@ import (
 
 const usage = `takeover compares takeovers of keepalived and of this project. It takes about
 an hour for 5 rounds; a run that is interrupted goes on where it was when it is
-started again.
+started again. Every system has every event once before any has one twice.
 
 Usage:
   takeover [flags]
@@ -35,6 +36,7 @@ type options struct {
 	events     []plan.Event
 	schedulers []string
 	rounds     int
+	limit      time.Duration
 	fresh      bool
 	again      bool
 	keep       bool
@@ -75,8 +77,9 @@ func parse(args []string, help io.Writer) (options, error) {
 	flags.Usage = func() {}
 	systems := flags.StringSlice("systems", texts(plan.Systems()), "systems to compare")
 	events := flags.StringSlice("events", texts(plan.Events()), "events to cause; steady-load too: ten minutes of nothing, ours alone, once")
-	flags.StringSliceVar(&o.schedulers, "schedulers", []string{"wrr"}, "schedulers of ours, each a variant of its own; the first one for backend events too")
+	flags.StringSliceVar(&o.schedulers, "schedulers", []string{"wrr", "mh-port"}, "schedulers of ours, each a variant of its own; the first one for backend events too")
 	flags.IntVar(&o.rounds, "rounds", 5, "rounds of each event and system")
+	flags.DurationVar(&o.limit, "for", 0, "begin no round that may not end within this time from the start; 0 is no limit")
 	flags.BoolVar(&o.fresh, "fresh", false, "forget what earlier runs have measured")
 	flags.BoolVar(&o.again, "again", false, "play rounds again that could not be measured")
 	flags.BoolVar(&o.keep, "keep", false, "leave the guest up at the end, to look around; the next run uses it")

@@ -31,7 +31,9 @@ const (
 	operatorNamespace = "lvs-operator-system"
 	// apiLimit bounds the wait for anything of the API server's.
 	apiLimit = 2 * time.Minute
-	apiPoll  = 200 * time.Millisecond
+	// listening is the pool's delay of preemption.
+	listening = 2 * time.Second
+	apiPoll   = 200 * time.Millisecond
 )
 
 // objects are the API server's. There are no kubelets and no controllers, so the
@@ -156,13 +158,16 @@ func podOf(host plan.Host) *corev1.Pod {
 	}
 }
 
-// pool has the API's defaults.
+// pool has the API's defaults, but for the delay of preemption: that is also how
+// long a director has to have listened to the other's connections, and here it has
+// from before the first of them on. Nobody preempts.
 func pool() *v1alpha1.DirectorPool {
 	return &v1alpha1.DirectorPool{
 		ObjectMeta: metav1.ObjectMeta{Name: "default"},
 		Spec: v1alpha1.DirectorPoolSpec{
 			NodeSelector: metav1.LabelSelector{MatchLabels: map[string]string{cluster.DirectorLabel: "true"}},
 			Interface:    &v1alpha1.Interface{Name: "eth0"},
+			Election:     v1alpha1.Election{Preemption: v1alpha1.Preemption{Delay: &metav1.Duration{Duration: listening}}},
 			Allow: []v1alpha1.AllowRule{{
 				Addresses: []v1alpha1.AddressRange{plan.VIP}, RealServers: []v1alpha1.AddressRange{"192.168.11.0/24"},
 			}},
@@ -170,8 +175,10 @@ func pool() *v1alpha1.DirectorPool {
 	}
 }
 
-// virtualServer is the classic set-up's, with the same check as keepalived.conf.
-func virtualServer(scheduler string) *v1alpha1.VirtualServer {
+// virtualServer is the classic set-up's, with the same check as keepalived.conf. The
+// variant is its scheduler, with those flags behind hyphens that ipvsadm knows: mh-port.
+func virtualServer(variant string) *v1alpha1.VirtualServer {
+	scheduler, flag, _ := strings.Cut(variant, "-")
 	vs := &v1alpha1.VirtualServer{
 		ObjectMeta: metav1.ObjectMeta{Namespace: metav1.NamespaceDefault, Name: "web"},
 		Spec: v1alpha1.VirtualServerSpec{
@@ -185,6 +192,9 @@ func virtualServer(scheduler string) *v1alpha1.VirtualServer {
 			}},
 		},
 	}
+	if flag != "" {
+		vs.Spec.SchedulerFlags = []v1alpha1.SchedulerFlag{v1alpha1.SchedulerFlag(strings.ToUpper(flag[:1]) + flag[1:])}
+	}
 	for _, host := range plan.Hosts() {
 		if host.Weight > 0 {
 			address, _, _ := strings.Cut(host.Segment, "/")
@@ -197,7 +207,7 @@ func virtualServer(scheduler string) *v1alpha1.VirtualServer {
 }
 
 // reset forgets what an earlier round left, while no director runs.
-func (o *objects) reset(ctx context.Context, scheduler string) error {
+func (o *objects) reset(ctx context.Context, variant string) error {
 	for _, kind := range []client.Object{&coordinationv1.Lease{}, &v1alpha1.Director{}, &v1alpha1.VirtualServer{}} {
 		var where []client.DeleteAllOfOption
 		switch kind.(type) {
@@ -210,11 +220,11 @@ func (o *objects) reset(ctx context.Context, scheduler string) error {
 			return fmt.Errorf("forgetting the last round: %w", err)
 		}
 	}
-	return o.create(ctx, virtualServer(scheduler))
+	return o.create(ctx, virtualServer(variant))
 }
 
-// awaitPair waits until one director holds the Lease and both could, and no kernel
-// answers for want of another director.
+// awaitPair waits until one director holds the Lease, both could and would know all
+// connections, and no kernel answers for want of another director.
 func (o *objects) awaitPair(ctx context.Context) error {
 	return await(ctx, "waiting for a pair of directors", func(ctx context.Context) error {
 		var lease coordinationv1.Lease
@@ -235,6 +245,9 @@ func (o *objects) awaitPair(ctx context.Context) error {
 			}
 			if meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionKernelAnswers) {
 				return fmt.Errorf("the kernel of %s answers", director.Name)
+			}
+			if !meta.IsStatusConditionTrue(director.Status.Conditions, v1alpha1.ConditionConnectionsSynced) {
+				return fmt.Errorf("%s does not know all connections", director.Name)
 			}
 		}
 		if candidates < 2 {

@@ -154,7 +154,7 @@ func section(rows []row) string {
 func starvedOf(rows []row) int {
 	starved := 0
 	for _, r := range rows {
-		if r.Error == "" && r.Requests*10 < r.Event.Expected()*9 {
+		if r.Error == "" && r.Starved() {
 			starved++
 		}
 	}

@@ -27,7 +27,7 @@ func TestStatistics(t *testing.T) {
 func measured(system plan.System, variant string, number int, outage int64) row {
 	return row{
 		round:  round{System: system, Variant: variant, Event: plan.NodeCrash, Round: number},
-		Seen:   plan.Seen{Requests: 600, Failed: int(outage / 20), OutageMs: outage, FailingMs: outage, OpenConnections: 20, Survived: number, Moves: 1},
+		Seen:   plan.Seen{Requests: 600, CountedMs: 12000, Failed: int(outage / 20), OutageMs: outage, FailingMs: outage, OpenConnections: 20, Survived: number, Moves: 1},
 		At:     "2026-01-02T03:04:05Z",
 		Commit: "abc", Machine: "a machine",
 	}

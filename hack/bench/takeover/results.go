@@ -15,7 +15,8 @@ import (
 // round is one to play, and names its row.
 type round struct {
 	System plan.System `json:"system"`
-	// Variant is the scheduler, for ours; keepalived's is always the classic wrr.
+	// Variant is the scheduler, for ours, with its flags behind hyphens as ipvsadm
+	// has them; keepalived's is always the classic wrr.
 	Variant string     `json:"variant,omitempty"`
 	Event   plan.Event `json:"event"`
 	Round   int        `json:"round"`
@@ -27,6 +28,15 @@ func (r round) String() string {
 		name += " " + r.Variant
 	}
 	return fmt.Sprintf("%s, %s, round %d", name, r.Event, r.Round)
+}
+
+// cause is what happens in the round: to whom does not use the API server, it makes
+// no difference whether that is away.
+func (r round) cause() plan.Event {
+	if r.Event == plan.APIAwayCrash && r.System != plan.Ours {
+		return plan.NodeCrash
+	}
+	return r.Event
 }
 
 // row is a line of out/bench/takeover.json.

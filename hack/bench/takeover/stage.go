@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"strings"
+	"time"
 
 	"github.com/lvs-operator/lvs-operator/hack/bench/takeover/plan"
 	"github.com/lvs-operator/lvs-operator/hack/lab/cluster"
@@ -20,8 +21,9 @@ import (
 	"github.com/lvs-operator/lvs-operator/hack/lab/wire"
 )
 
-// guestName is the lab's only node.
-const guestName = "director1"
+// guestName is the lab's only node. A worker has two processors: with one, the hosts
+// would stand still while another host's program has it.
+const guestName = "worker1"
 
 // stage is the guest with all programs, and the API server with all objects.
 type stage struct {
@@ -46,6 +48,10 @@ func newStage(ctx context.Context, lab *cluster.Lab, logs string, progress io.Wr
 		return nil, err
 	}
 	if s.machine, err = s.describe(ctx); err != nil {
+		return nil, err
+	}
+	// What an interrupted run left in a guest that was kept.
+	if _, err := s.lab.Output(ctx, guestName, plan.Runner, "down"); err != nil {
 		return nil, err
 	}
 	s.api, err = newObjects(ctx, lab.Kubeconfig(), filepath.Join(tools.Root, "config", "crd"))
@@ -104,24 +110,23 @@ func (s *stage) send(ctx context.Context, dir string) error {
 	return err
 }
 
-// play plays one round.
-func (s *stage) play(ctx context.Context, one round) (plan.Seen, error) {
-	seen, err := s.measure(ctx, one)
+// play plays one round. Laps are where its time went.
+func (s *stage) play(ctx context.Context, one round) (seen plan.Seen, spent laps, err error) {
+	spent.last = time.Now()
+	seen, err = s.measure(ctx, one, &spent)
 	if err != nil && ctx.Err() != nil {
-		return seen, err
+		return seen, spent, err
 	}
 	logErr := s.saveLogs(ctx, one)
 	_, downErr := s.lab.Output(ctx, guestName, plan.Runner, "down")
-	return seen, errors.Join(err, logErr, downErr)
+	spent.lap("down")
+	return seen, spent, errors.Join(err, logErr, downErr)
 }
 
-func (s *stage) measure(ctx context.Context, one round) (plan.Seen, error) {
+func (s *stage) measure(ctx context.Context, one round, spent *laps) (plan.Seen, error) {
 	var seen plan.Seen
 	if one.System == plan.Ours {
 		// Whoever served in an earlier round is dead, and remembered.
-		if _, err := s.lab.Output(ctx, guestName, plan.Runner, "down"); err != nil {
-			return seen, err
-		}
 		if err := s.api.reset(ctx, one.Variant); err != nil {
 			return seen, err
 		}
@@ -129,12 +134,15 @@ func (s *stage) measure(ctx context.Context, one round) (plan.Seen, error) {
 	if _, err := s.lab.Output(ctx, guestName, plan.Runner, "up", string(one.System)); err != nil {
 		return seen, err
 	}
+	spent.lap("up")
 	if one.System == plan.Ours {
 		if err := s.api.awaitPair(ctx); err != nil {
 			return seen, err
 		}
+		spent.lap("pair")
 	}
-	text, err := s.lab.Output(ctx, guestName, plan.Runner, "measure", string(one.Event))
+	text, err := s.lab.Output(ctx, guestName, plan.Runner, "measure", string(one.cause()))
+	spent.lap("measured")
 	if err != nil {
 		return seen, err
 	}

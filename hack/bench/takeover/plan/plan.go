@@ -62,15 +62,19 @@ const (
 	Age = 5 * time.Second
 	// Before is since when before the event requests count.
 	Before = 2 * time.Second
+	// Quiet is how long everything has to be answered for an event to be over, once
+	// it has shown.
+	Quiet = 2 * time.Second
 	// APIAway is how long the API server has been away at an APIAwayCrash.
 	APIAway = 10 * time.Second
 	// LastAsk is how long the open connections may take for the last answer.
 	LastAsk = 10 * time.Second
 )
 
-// After is until when after the event requests count. It is longer than the
-// slowest of the systems needs with the check's settings, which are those of the
-// classic set-up (6 s between tries of up to 10 s, two of them 3 s apart).
+// After is until when after the event requests count if it is not over before (see
+// Quiet). It is longer than the slowest of the systems needs with the check's
+// settings, which are those of the classic set-up (6 s between tries of up to 10 s,
+// two of them 3 s apart).
 func (e Event) After() time.Duration {
 	switch e {
 	case BackendRST:
@@ -84,14 +88,13 @@ func (e Event) After() time.Duration {
 	}
 }
 
-// Expected is how many requests a client makes that has the time for it.
-func (e Event) Expected() int { return int(Rate * (Before + e.After()) / time.Second) }
-
 // Seen is what a client saw of an event.
 type Seen struct {
 	// Requests are new connections, each with one request.
 	Requests int `json:"requests"`
 	Failed   int `json:"failed"`
+	// CountedMs is how long requests counted.
+	CountedMs int64 `json:"countedMs"`
 	// OutageMs is the longest time from the start of a failed request to the
 	// start of the next one that succeeded, or of the last; 0 if none failed.
 	OutageMs int64 `json:"outageMs"`
@@ -113,4 +116,11 @@ type Seen struct {
 	Errors []string `json:"errors,omitempty"`
 	// Active is the director that was active, empty if that could not be told.
 	Active string `json:"active,omitempty"`
+}
+
+// Starved says that the client made less than nine tenths of the requests that it
+// was to make: it had no time for them.
+func (s Seen) Starved() bool {
+	const milliseconds = 1000
+	return int64(s.Requests)*milliseconds*10 < s.CountedMs*Rate*9
 }

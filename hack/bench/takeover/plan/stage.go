@@ -11,13 +11,18 @@ const (
 	RS1       = "rs1"
 	RS2       = "rs2"
 	Client    = "client"
+	// Router is a gateway that leads nowhere: a third machine beside directors and
+	// real servers, as every segment has one.
+	Router = "router"
+	// FarNetwork is what directors have a route to by it.
+	FarNetwork = "192.168.12.0/24"
 
 	// APIServer is what the directors' management network has no route to while
 	// the API server is away.
 	APIServer = "10.99.0.1"
 	// ManagementGateway is the guest's address on that network, of which the
 	// machine knows that it is behind the guest.
-	ManagementGateway = "10.244.21.1"
+	ManagementGateway = "10.244.31.1"
 )
 
 // Host is a network namespace with the interface eth0 on the segment.
@@ -38,11 +43,12 @@ func (h Host) Director() bool { return h.Management != "" }
 // Hosts lists all hosts.
 func Hosts() []Host {
 	return []Host{
-		{Name: Director1, Segment: "192.168.11.21/24", Management: "10.244.21.21/24", MAC: "52:54:00:aa:00:15"},
-		{Name: Director2, Segment: "192.168.11.22/24", Management: "10.244.21.22/24", MAC: "52:54:00:aa:00:16"},
+		{Name: Director1, Segment: "192.168.11.21/24", Management: "10.244.31.21/24", MAC: "52:54:00:aa:00:15"},
+		{Name: Director2, Segment: "192.168.11.22/24", Management: "10.244.31.22/24", MAC: "52:54:00:aa:00:16"},
 		{Name: RS1, Segment: "192.168.11.135/24", MAC: "52:54:00:aa:00:87", Weight: 1},
 		{Name: RS2, Segment: "192.168.11.138/24", MAC: "52:54:00:aa:00:8a", Weight: 2},
 		{Name: Client, Segment: "192.168.11.10/24", MAC: "52:54:00:aa:00:0a"},
+		{Name: Router, Segment: "192.168.11.1/24", MAC: "52:54:00:aa:00:01"},
 	}
 }
 

@@ -14,16 +14,20 @@ import (
 	"github.com/lvs-operator/lvs-operator/hack/load"
 )
 
-// clientReady is what the client says once its connections are open.
-const clientReady = "ready\n"
+// What the client says once its connections are open, and when the event is over.
+const (
+	clientReady   = "ready\n"
+	clientSettled = "settled\n"
+)
 
 // askEvery is how often each of the open connections asks for something.
 const askEvery = time.Second
 
 // beClient holds connections open and opens new ones at a steady rate. A line on
-// stdin says that the event comes, its end that enough was seen: then the client
-// writes what that was.
-func beClient(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
+// stdin says that the event comes; then the client says when it is over, if it
+// ever is. The end of stdin says that enough was seen: then the client writes what
+// that was.
+func beClient(ctx context.Context, event plan.Event, stdin io.Reader, stdout io.Writer) error {
 	var dialer net.Dialer
 	options := load.Options{Address: plan.VIP + ":80", Network: "tcp", Rate: plan.Rate, Dial: dialer.DialContext}
 	held, err := load.Hold(ctx, options, plan.Open)
@@ -44,17 +48,26 @@ func beClient(ctx context.Context, stdin io.Reader, stdout io.Writer) error {
 	if _, err := lines.ReadString('\n'); err != nil {
 		return fmt.Errorf("waiting for the event: %w", err)
 	}
-	event := time.Now()
+	at := time.Now()
+	settling := make(chan error, 1)
+	go func() {
+		awaitSettled(loading, event, at, recorder, &moved)
+		_, err := io.WriteString(stdout, clientSettled)
+		settling <- err
+	}()
 	if _, err := lines.ReadString('\n'); !errors.Is(err, io.EOF) {
 		return fmt.Errorf("waiting for the end: %w", err)
 	}
 	end := time.Now()
 	stop()
 	wait()
-	sum := load.Summarize(recorder.Results(event.Add(-plan.Before), end))
-	before, after := moved.split(event)
+	if err := <-settling; err != nil {
+		return fmt.Errorf("telling that it is over: %w", err)
+	}
+	sum := load.Summarize(recorder.Results(at.Add(-plan.Before), end))
+	before, after := moved.split(at)
 	return json.NewEncoder(stdout).Encode(plan.Seen{
-		Requests: sum.Requests, Failed: sum.Failed,
+		Requests: sum.Requests, Failed: sum.Failed, CountedMs: (plan.Before + end.Sub(at)).Milliseconds(),
 		OutageMs: sum.Outage.Milliseconds(), FailingMs: sum.Failing.Milliseconds(),
 		OpenConnections: plan.Open, Survived: plan.Open - len(lost()),
 		Moves: after, MovedBefore: before, Errors: sum.Errors,

@@ -17,8 +17,9 @@ import (
 const usage = `usage: runner up SYSTEM      build the network and start the system; returns when it serves
        runner measure EVENT  cause the event under load; writes what a client saw
        runner down           end and remove everything
-       runner client         be the client: started by measure
-       runner ask            ask a few times by the VIP: started by up`
+       runner client EVENT   be the client: started by measure
+       runner ask            ask a few times by the VIP: started by up
+       runner hears          say whether this host's director hears the other: started by up`
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -42,10 +43,12 @@ func run(ctx context.Context, args []string) error {
 		return json.NewEncoder(os.Stdout).Encode(seen)
 	case len(args) == 1 && args[0] == "down":
 		return down(ctx)
-	case len(args) == 1 && args[0] == "client":
-		return beClient(ctx, os.Stdin, os.Stdout)
+	case len(args) == 2 && args[0] == "client":
+		return beClient(ctx, plan.Event(args[1]), os.Stdin, os.Stdout)
 	case len(args) == 1 && args[0] == "ask":
 		return askOnce(ctx)
+	case len(args) == 1 && args[0] == "hears":
+		return hearsPeer(ctx)
 	}
 	return errors.New(usage)
 }

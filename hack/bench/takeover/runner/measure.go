@@ -20,21 +20,20 @@ const failing = plan.RS1
 
 // measure causes an event while a client loads the VIP, and returns what it saw.
 func measure(ctx context.Context, event plan.Event) (plan.Seen, error) {
-	c, err := startClient(ctx)
+	c, err := startClient(ctx, event)
 	if err != nil {
 		return plan.Seen{}, err
 	}
 	defer c.end()
-	if err := pause(ctx, plan.Age); err != nil {
-		return plan.Seen{}, err
-	}
+	before := plan.Age
 	if event == plan.APIAwayCrash {
+		before = max(plan.Age, plan.APIAway)
 		if err := cutAPI(ctx); err != nil {
 			return plan.Seen{}, err
 		}
-		if err := pause(ctx, plan.APIAway); err != nil {
-			return plan.Seen{}, err
-		}
+	}
+	if err := pause(ctx, before); err != nil {
+		return plan.Seen{}, err
 	}
 	was, err := active(ctx)
 	if err != nil {
@@ -50,7 +49,7 @@ func measure(ctx context.Context, event plan.Event) (plan.Seen, error) {
 	if err := strike(); err != nil {
 		return plan.Seen{}, fmt.Errorf("causing %s: %w", event, err)
 	}
-	if err := pause(ctx, event.After()); err != nil {
+	if err := c.settle(ctx, event.After()); err != nil {
 		return plan.Seen{}, err
 	}
 	seen, err := c.result()
@@ -65,10 +64,10 @@ func prepare(ctx context.Context, event plan.Event, director string) (strike fun
 		pid, err := mainProcess(director)
 		return func() error { return kill([]int{pid}, syscall.SIGTERM) }, err
 	case plan.ProcessKill:
-		pids, err := residents(ctx, director)
+		pids, err := residents(director)
 		return func() error { return kill(pids, syscall.SIGKILL) }, err
 	case plan.NodeCrash, plan.APIAwayCrash:
-		pids, err := residents(ctx, director)
+		pids, err := residents(director)
 		return func() error {
 			// First its network: the kernel would still close the connections of
 			// processes that end.
@@ -82,7 +81,7 @@ func prepare(ctx context.Context, event plan.Event, director string) (strike fun
 	case plan.LinkDown:
 		return func() error { return batch(ctx, "ip", []string{"link set " + segmentPort(director) + " down"}) }, nil
 	case plan.BackendRST:
-		pids, err := residents(ctx, failing)
+		pids, err := residents(failing)
 		return func() error { return kill(pids, syscall.SIGKILL) }, err
 	case plan.SteadyLoad:
 		return func() error { return nil }, nil
@@ -98,16 +97,17 @@ func prepare(ctx context.Context, event plan.Event, director string) (strike fun
 type client struct {
 	cmd   *exec.Cmd
 	stdin io.WriteCloser
-	lines *bufio.Reader
+	// lines are what it says, up to the end of it.
+	lines <-chan string
 }
 
 // startClient returns once the client's connections are open.
-func startClient(ctx context.Context) (*client, error) {
+func startClient(ctx context.Context, event plan.Event) (*client, error) {
 	own, err := os.Executable()
 	if err != nil {
 		return nil, fmt.Errorf("looking for this program: %w", err)
 	}
-	c := &client{cmd: exec.CommandContext(ctx, "ip", "netns", "exec", plan.Client, own, "client")}
+	c := &client{cmd: exec.CommandContext(ctx, "ip", "netns", "exec", plan.Client, own, "client", string(event))}
 	c.cmd.Stderr = os.Stderr
 	if c.stdin, err = c.cmd.StdinPipe(); err != nil {
 		return nil, fmt.Errorf("starting the client: %w", err)
@@ -116,15 +116,49 @@ func startClient(ctx context.Context) (*client, error) {
 	if err != nil {
 		return nil, fmt.Errorf("starting the client: %w", err)
 	}
-	c.lines = bufio.NewReader(stdout)
 	if err := c.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("starting the client: %w", err)
 	}
-	if line, err := c.lines.ReadString('\n'); err != nil || line != clientReady {
+	c.lines = linesOf(stdout)
+	if line := <-c.lines; line != clientReady {
 		c.end()
-		return nil, fmt.Errorf("starting the client: it said %q: %w", line, err)
+		return nil, fmt.Errorf("starting the client: it said %q", line)
 	}
 	return c, nil
+}
+
+// linesOf reads lines until there are no more. More than a client says fit in.
+func linesOf(from io.Reader) <-chan string {
+	const most = 8
+	lines := make(chan string, most)
+	go func() {
+		defer close(lines)
+		for reader := bufio.NewReader(from); ; {
+			line, err := reader.ReadString('\n')
+			if err != nil {
+				return
+			}
+			lines <- line
+		}
+	}()
+	return lines
+}
+
+// settle returns once the event is over for the client, or after a while.
+func (c *client) settle(ctx context.Context, limit time.Duration) error {
+	timer := time.NewTimer(limit)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-timer.C:
+		return nil
+	case line := <-c.lines:
+		if line != clientSettled {
+			return fmt.Errorf("waiting for the client: it said %q", line)
+		}
+		return nil
+	}
 }
 
 // mark tells the client that the event comes now.
@@ -139,8 +173,12 @@ func (c *client) result() (plan.Seen, error) {
 	if err := c.stdin.Close(); err != nil {
 		return seen, fmt.Errorf("asking the client: %w", err)
 	}
-	if err := json.NewDecoder(c.lines).Decode(&seen); err != nil {
-		return seen, fmt.Errorf("asking the client: %w", err)
+	line := <-c.lines
+	if line == clientSettled {
+		line = <-c.lines
+	}
+	if err := json.Unmarshal([]byte(line), &seen); err != nil {
+		return seen, fmt.Errorf("asking the client, which said %q: %w", line, err)
 	}
 	return seen, nil
 }

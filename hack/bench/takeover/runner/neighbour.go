@@ -52,6 +52,16 @@ func (m *mover) note(now time.Time, mac string) {
 	m.last = mac
 }
 
+// latest is when the last move was; zero if there was none.
+func (m *mover) latest() time.Time {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.moves) == 0 {
+		return time.Time{}
+	}
+	return m.moves[len(m.moves)-1]
+}
+
 // split counts the moves before a moment, and those from then on.
 func (m *mover) split(at time.Time) (before, after int) {
 	m.mu.Lock()

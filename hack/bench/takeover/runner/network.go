@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
-	"strconv"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -25,15 +26,29 @@ const (
 func segmentPort(host string) string    { return "s-" + host }
 func managementPort(host string) string { return "m-" + host }
 
+// inheritance says what of the guest's own network settings a new host has: nothing,
+// with 2. Else it would forward packets, as the guest does, and a director of
+// keepalived's that gave the VIP up would hand on what still comes for it. No
+// director of the classic set-up does.
+const inheritance = "/proc/sys/net/core/devconf_inherit_init_net"
+
 // buildNetwork makes the bridges and the hosts.
 func buildNetwork(ctx context.Context) error {
+	if err := os.WriteFile(inheritance, []byte("2"), 0o644); err != nil {
+		return fmt.Errorf("giving hosts settings of their own: %w", err)
+	}
 	commands := []string{}
 	for _, bridge := range []string{segment, management} {
 		commands = append(commands,
 			"link add "+bridge+" type bridge forward_delay 0 mcast_snooping 0",
 			"link set "+bridge+" up")
 	}
-	commands = append(commands, "address add "+plan.ManagementGateway+"/24 dev "+management)
+	commands = append(commands,
+		// The segment is a switch and no host: without this the guest would answer
+		// there for its own addresses, which some of the hosts have too, or take for
+		// a gateway's.
+		"link set "+segment+" arp off",
+		"address add "+plan.ManagementGateway+"/24 dev "+management)
 	for _, host := range plan.Hosts() {
 		commands = append(commands,
 			"netns add "+host.Name,
@@ -70,9 +85,18 @@ func hostCommands(host plan.Host) []string {
 	if host.Director() {
 		commands = append(commands,
 			"link set eth1 up", "address add "+host.Management+" dev eth1",
-			"route add default via "+plan.ManagementGateway)
+			"route add default via "+plan.ManagementGateway,
+			"route add "+plan.FarNetwork+" via "+router())
 	}
 	return commands
+}
+
+// router is the router's address.
+func router() string {
+	hosts := plan.Hosts()
+	i := slices.IndexFunc(hosts, func(h plan.Host) bool { return h.Name == plan.Router })
+	address, _, _ := strings.Cut(hosts[i].Segment, "/")
+	return address
 }
 
 // silence keeps a real server from answering for its VIP, as the classic set-up
@@ -88,28 +112,28 @@ func silence(ctx context.Context, host string) error {
 // is no error.
 func down(ctx context.Context) error {
 	var failed error
+	var remove []string
 	for _, host := range plan.Hosts() {
-		if _, err := os.Stat(filepath.Join(netnsDir, host.Name)); err != nil {
+		pids, err := residents(host.Name)
+		if errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		pids, err := residents(ctx, host.Name)
 		failed = errors.Join(failed, err, kill(pids, syscall.SIGKILL))
-		_, err = ip(ctx, "netns", "delete", host.Name)
-		failed = errors.Join(failed, err)
+		remove = append(remove, "netns delete "+host.Name)
 	}
+	if err := batch(ctx, "ip", remove); err != nil {
+		return errors.Join(failed, err)
+	}
+	// With the namespaces most of this is gone already.
+	remove = []string{"link delete " + segment, "link delete " + management}
 	for _, host := range plan.Hosts() {
-		removeLink(ctx, segmentPort(host.Name))
-		removeLink(ctx, managementPort(host.Name))
+		remove = append(remove, "link delete "+segmentPort(host.Name), "link delete "+managementPort(host.Name))
 	}
-	removeLink(ctx, segment)
-	removeLink(ctx, management)
-	restoreAPI(ctx)
+	for _, address := range cutAddresses() {
+		remove = append(remove, "route delete blackhole "+address+"/32")
+	}
+	_ = batch(ctx, "ip", remove, "-force")
 	return failed
-}
-
-// removeLink removes a link; with the namespace of its peer it is gone already.
-func removeLink(ctx context.Context, name string) {
-	_, _ = ip(ctx, "link", "delete", name)
 }
 
 // cutAPI drops what goes between directors and the API server, without a word to
@@ -120,13 +144,6 @@ func cutAPI(ctx context.Context) error {
 		commands = append(commands, "route add blackhole "+address+"/32")
 	}
 	return batch(ctx, "ip", commands)
-}
-
-// restoreAPI undoes cutAPI, if it was done.
-func restoreAPI(ctx context.Context) {
-	for _, address := range cutAddresses() {
-		_, _ = ip(ctx, "route", "delete", "blackhole", address+"/32")
-	}
 }
 
 // cutAddresses are those that the guest forwards to.
@@ -141,19 +158,27 @@ func cutAddresses() []string {
 	return addresses
 }
 
-// residents lists the processes in a host's namespace.
-func residents(ctx context.Context, host string) ([]int, error) {
-	text, err := ip(ctx, "netns", "pids", host)
+// residents lists the processes in a host's namespace; fs.ErrNotExist says that
+// there is no such host.
+func residents(host string) ([]int, error) {
+	home, err := os.Stat(filepath.Join(netnsDir, host))
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("listing the processes of %s: %w", host, err)
+	}
+	processes, err := filepath.Glob("/proc/[0-9]*/ns/net")
+	if err != nil {
+		return nil, fmt.Errorf("listing the processes of %s: %w", host, err)
 	}
 	var pids []int
-	for field := range strings.FieldsSeq(text) {
-		pid, err := strconv.Atoi(field)
-		if err != nil {
-			return nil, fmt.Errorf("listing the processes of %s: %w", host, err)
+	for _, file := range processes {
+		// Processes end at any time, and those that have not been waited for have none.
+		if at, err := os.Stat(file); err == nil && os.SameFile(home, at) {
+			var pid int
+			if _, err := fmt.Sscanf(file, "/proc/%d/", &pid); err != nil {
+				return nil, fmt.Errorf("listing the processes of %s: %s: %w", host, file, err)
+			}
+			pids = append(pids, pid)
 		}
-		pids = append(pids, pid)
 	}
 	return pids, nil
 }

@@ -21,9 +21,9 @@ const (
 	runDir = "/run/bench"
 	// serveLimit is many times what a system needs to serve.
 	serveLimit = 3 * time.Minute
-	// servePoll is long: what is asked for are programs that the guest has to start
-	// beside what it waits for.
-	servePoll = time.Second
+	// servePoll is not short: what is asked for are programs that the guest has to
+	// start beside what it waits for.
+	servePoll = 500 * time.Millisecond
 )
 
 // up builds the network, starts the real servers and a system, and returns once a
@@ -56,7 +56,7 @@ func up(ctx context.Context, system plan.System) error {
 			return err
 		}
 	}
-	return awaitService(ctx)
+	return awaitService(ctx, system)
 }
 
 // commandOf is what runs on a host; nil on the client.
@@ -123,15 +123,15 @@ func mainProcess(host string) (int, error) {
 	return strconv.Atoi(string(content))
 }
 
-// awaitService waits until a client is answered by both real servers and both
-// directors' kernels would forward to both.
-func awaitService(ctx context.Context) error {
+// awaitService waits until a client is answered by both real servers, both
+// directors' kernels would forward to both, and, of ours, each hears the other.
+func awaitService(ctx context.Context, system plan.System) error {
 	ctx, cancel := context.WithTimeout(ctx, serveLimit)
 	defer cancel()
 	tick := time.NewTicker(servePoll)
 	defer tick.Stop()
 	for {
-		missing := firstMissing(ctx)
+		missing := firstMissing(ctx, system)
 		if missing == nil {
 			return nil
 		}
@@ -143,17 +143,24 @@ func awaitService(ctx context.Context) error {
 	}
 }
 
-func firstMissing(ctx context.Context) error {
-	for _, host := range plan.Hosts() {
-		if host.Director() {
-			if err := programmed(ctx, host.Name); err != nil {
-				return err
-			}
-		}
-	}
+func firstMissing(ctx context.Context, system plan.System) error {
 	own, err := os.Executable()
 	if err != nil {
 		return fmt.Errorf("looking for this program: %w", err)
+	}
+	for _, host := range plan.Hosts() {
+		if !host.Director() {
+			continue
+		}
+		if err := programmed(ctx, host.Name); err != nil {
+			return err
+		}
+		if system != plan.Ours {
+			continue
+		}
+		if _, err := ip(ctx, "netns", "exec", host.Name, own, "hears"); err != nil {
+			return err
+		}
 	}
 	if _, err := ip(ctx, "netns", "exec", plan.Client, own, "ask"); err != nil {
 		return err
