@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-
 	"net/netip"
 	"slices"
 	"sync"
@@ -293,4 +292,20 @@ func renew(l *leases) {
 		}},
 		Spec: coordinationv1.LeaseSpec{HolderIdentity: &node, LeaseDurationSeconds: &seconds, RenewTime: &now},
 	}, event)
+}
+
+// TestEachGroupOfANodeIsAskedForAtOnce: the electors find out one after the other
+// that it died.
+func TestEachGroupOfANodeIsAskedForAtOnce(t *testing.T) {
+	s := looker(t, time.Now())
+	s.groups[1].decision.Holder = "lb-2"
+	seg := &street{clock: func() time.Duration { return time.Hour }}
+	seg.answers = map[netip.Addr][]announce.MAC{inGroup(1, 2).Addr: {macOf3}}
+	soundings, err := s.look(t.Context(), seg, "lb-2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(soundings) != 2 || soundings[s.groups[0]].VIP || !soundings[s.groups[1]].VIP {
+		t.Errorf("soundings %+v", soundings)
+	}
 }
