@@ -49,8 +49,8 @@ e2e: ## Run the end-to-end tests on a lab of their own.
 	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 60m ./test/e2e/...
 
 .PHONY: e2e-all
-e2e-all: ## Run the end-to-end tests twice over on one lab, and once with pods on a bridge.
-	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 110m ./test/e2e/... -args -rounds 2
+e2e-all: ## Run all end-to-end tests twice over on one lab, and once with pods on a bridge.
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 150m ./test/e2e/... -args -rounds 2 -all
 	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 60m -run 'TestE2E/^pods$$' ./test/e2e/... -args -pods bridge
 
 .PHONY: bench-takeover

@@ -52,6 +52,7 @@ type suite struct {
 var (
 	keep   = flag.Bool("keep", false, "leave the lab up at the end")
 	rounds = flag.Int("rounds", 1, "how often to run all scenarios")
+	all    = flag.Bool("all", false, "run the scenarios too that are left to make e2e-all, for the time that they take")
 	// Directors' pods are routed. Where pods are on a bridge each packet passes the
 	// node's iptables, which an emulated node has little time for.
 	podNetwork = flag.String("pods", string(cluster.PodsMacvlan), "how the worker's pods are connected: macvlan or bridge")

@@ -34,16 +34,21 @@ func (s *suite) takeovers(t *testing.T) {
 		// it is back is of before for a while, so the scenario says from when on it
 		// has to agree.
 		away bool
+		// long says that it is left to make e2e-all.
+		long bool
 	}{
-		{"a firewall blocks gossip for a minute and nothing else", blocksGossip, false},
-		{"all nodes are busy for half a minute", keepsNodesBusy, false},
-		{"the active director and the other nodes cannot reach each other", cutsPeers, false},
-		{"the active director reaches neither the other nodes nor the API server", cutsPeersAndAPI, false},
-		{"the active director's segment is dead behind a live management network", cutsSegment, false},
-		{"the active director is cut off from everything", cutsAll, false},
-		{"the active director's process is killed before and while the API server is away", killsWithoutAPI, true},
-		{"the active director's machine dies while the API server is away", crashesWithoutAPI, true},
+		{"a firewall blocks gossip for a minute and nothing else", blocksGossip, false, false},
+		{"all nodes are busy for half a minute", keepsNodesBusy, false, true},
+		{"the active director and the other nodes cannot reach each other", cutsPeers, false, true},
+		{"the active director reaches neither the other nodes nor the API server", cutsPeersAndAPI, false, true},
+		{"the active director's segment is dead behind a live management network", cutsSegment, false, false},
+		{"the active director is cut off from everything", cutsAll, false, true},
+		{"the active director's process is killed before and while the API server is away", killsWithoutAPI, true, true},
+		{"the active director's machine dies while the API server is away", crashesWithoutAPI, true, false},
 	} {
+		if scenario.long && !*all {
+			continue
+		}
 		if !t.Run(scenario.name, func(t *testing.T) {
 			if !scenario.away {
 				s.wantAgreement(t, "pair")
