@@ -21,8 +21,9 @@ func (l *laps) lap(name string) {
 
 func (l laps) String() string { return strings.Join(l.parts, ", ") }
 
-// unknownCost is what a round is taken to cost that nothing is known of.
-const unknownCost = time.Minute
+// unknownCost is what a round of which nothing is known is taken to cost besides
+// its event.
+const unknownCost = 40 * time.Second
 
 // budget knows what rounds cost: as much as the longest of their kind.
 type budget map[round]time.Duration
@@ -41,5 +42,5 @@ func (b budget) of(one round) time.Duration {
 	if cost, known := b[b.kind(one)]; known {
 		return cost
 	}
-	return unknownCost
+	return unknownCost + one.Event.After()
 }

@@ -58,8 +58,9 @@ const (
 	Rate = 50
 	// Open is how many connections are open when the event comes.
 	Open = 20
-	// Age is how long they have been open then.
-	Age = 5 * time.Second
+	// Age is how long they have been open then, at least: longer than the kernel gathers
+	// connections before it tells another director of them, which is 3 s.
+	Age = 4 * time.Second
 	// Before is since when before the event requests count.
 	Before = 2 * time.Second
 	// Quiet is how long everything has to be answered for an event to be over, once
