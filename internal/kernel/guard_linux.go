@@ -181,7 +181,8 @@ func (c *Client) listGuard(ctx context.Context) ([]netstate.GuardKey, error) {
 	for _, set := range newGuard(nil, nil, nil, nil).entrySets() {
 		// Asked first because the library keeps no errno of a dump.
 		_, err := conn.GetSetByName(set.Table, set.Name)
-		if err != nil && errors.Is(orNoGuard(err), ErrNoGuard) {
+		// EINVAL is what nfnetlink.c says of a subsystem that is not there.
+		if err != nil && (errors.Is(orNoGuard(err), ErrNoGuard) || isErrno(err, unix.EINVAL)) {
 			continue
 		}
 		if err != nil {
