@@ -25,6 +25,8 @@ const gossipRetry = time.Second
 type Gossiper interface {
 	Run(context.Context) error
 	Tell(gossip.State)
+	TellVerdicts([]gossip.Verdicts)
+	Verdicts(node string) map[gossip.Service]gossip.Heard
 	SetPeers([]gossip.Peer)
 	SetKeys([][]byte) error
 	View() gossip.View
@@ -59,6 +61,8 @@ type gossiping struct {
 	place place
 	keys  [][]byte
 	state gossip.State
+	// told are the verdicts that others are told.
+	told []gossip.Verdicts
 	// stands is how the director was last found to stand in the election.
 	stands election.Standing
 	// peers are known if not nil.
@@ -137,12 +141,13 @@ func (g *gossiping) once(ctx context.Context) error {
 func (g *gossiping) setRunning(runs Gossiper) {
 	g.mu.Lock()
 	g.running = runs
-	state, peers, keys := g.state, g.peers, g.keys
+	state, told, peers, keys := g.state, g.told, g.peers, g.keys
 	g.mu.Unlock()
 	if runs == nil {
 		return
 	}
 	runs.Tell(state)
+	runs.TellVerdicts(told)
 	if peers != nil {
 		runs.SetPeers(peers)
 	}
@@ -200,6 +205,28 @@ func (g *gossiping) tell(state gossip.State) {
 	if running != nil {
 		running.Tell(state)
 	}
+}
+
+// tellVerdicts says which verdicts others are told.
+func (g *gossiping) tellVerdicts(told []gossip.Verdicts) {
+	g.mu.Lock()
+	g.told = told
+	running := g.running
+	g.mu.Unlock()
+	if running != nil {
+		running.TellVerdicts(told)
+	}
+}
+
+// verdicts returns what a peer says of its servers.
+func (g *gossiping) verdicts(node string) map[gossip.Service]gossip.Heard {
+	g.mu.Lock()
+	running := g.running
+	g.mu.Unlock()
+	if running == nil {
+		return nil
+	}
+	return running.Verdicts(node)
 }
 
 // view returns what is known of the others. It is empty while gossip does not run.

@@ -28,9 +28,11 @@ type wire struct {
 	running bool
 	fails   error
 	state   gossip.State
+	told    []gossip.Verdicts
 	peers   []gossip.Peer
 	keys    [][]byte
 	view    gossip.View
+	heard   map[string]map[gossip.Service]gossip.Heard
 }
 
 func (w *wire) make(cfg gossip.Config) (Gossiper, error) {
@@ -59,6 +61,18 @@ func (w *wire) Tell(state gossip.State) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.state = state
+}
+
+func (w *wire) TellVerdicts(told []gossip.Verdicts) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = told
+}
+
+func (w *wire) Verdicts(node string) map[gossip.Service]gossip.Heard {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.heard[node]
 }
 
 func (w *wire) SetPeers(peers []gossip.Peer) {

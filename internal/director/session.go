@@ -12,6 +12,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/announce"
 	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
 	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
@@ -81,9 +82,11 @@ type session struct {
 	// announcement interface.
 	links []string
 	// told is what IPVS was told of connections in their middle; nil if nothing yet.
-	told    *netstate.Sloppy
-	relay   relay
-	naming  naming
+	told   *netstate.Sloppy
+	relay  relay
+	naming naming
+	// words are what the active directors of the groups said of their servers of late.
+	words   map[gossip.Service]word
 	syncing syncing
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
@@ -293,6 +296,7 @@ func (s *session) judge(ctx context.Context) {
 		s.announce()
 		s.answer()
 		s.nameDirectors(ctx)
+		s.converse()
 		s.relayOn(ctx)
 		s.slop()
 		s.resyncSoon()
