@@ -304,6 +304,11 @@ const (
 	// the VIPs; it stops when that director has seen that this one is ready.
 	ReasonPeerKernelAnswers = "PeerKernelAnswers"
 
+	// ReasonUnknownToPeer: another director, whose name the message has, may be a
+	// real server itself and does not know this one's MAC address yet, so it would
+	// send packets from it round. It learns it from the Director object, or by gossip.
+	ReasonUnknownToPeer = "UnknownToPeer"
+
 	// ReasonSynced: the director has listened to the connections of the others for
 	// as long as spec.election.preemption.delay.
 	ReasonSynced = "Synced"

@@ -344,7 +344,7 @@ func (k *keeper) loadKeys(pool string) ([][]byte, error) {
 func (s *session) tell() {
 	reachable := s.groups[0].elector.APIReachable()
 	s.mu.Lock()
-	state := gossip.State{MAC: s.node.link.MAC.String(), APIReachable: reachable, Claims: s.claims()}
+	state := gossip.State{MAC: s.node.link.MAC.String(), APIReachable: reachable, Claims: s.claims(), Directors: s.naming.told}
 	s.mu.Unlock()
 	s.gossip.tell(state)
 }

@@ -164,6 +164,7 @@ func TestADirectorGossipsOnItsAnnouncementInterface(t *testing.T) {
 		pass(5 * time.Second)
 		want.Peers = []gossip.Peer{{Node: "lb-2", Addr: peerAddr}, {Node: "lb-3"}, {Node: "lb-4"}}
 		want.State.Candidate, want.State.Cordoned, want.State.Priority = true, true, 7
+		want.State.Directors = []gossip.MAC{}
 		want.State.Claims = []gossip.Claim{{Group: 0, Epoch: 1, Confirmed: true}}
 		w.expect(t, "active", want)
 		if w.made != 1 {

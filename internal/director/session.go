@@ -116,8 +116,9 @@ type Waiting struct {
 // Wait is what a director waits for before it may become active.
 type Wait int
 
-// What there is to wait for. WaitingForPeer lies with a peer: its kernel answers
-// for the VIPs until it has seen that this director is ready.
+// What there is to wait for. The last two lie with a peer: with WaitingForPeer its
+// kernel answers for the VIPs until it has seen that this director is ready, with
+// WaitingForPeerGuard its guard does not tell this director from clients yet.
 const (
 	WaitingForNothing Wait = iota
 	WaitingForPool
@@ -127,7 +128,13 @@ const (
 	WaitingForKernel
 	WaitingForVerdicts
 	WaitingForPeer
+	WaitingForPeerGuard
 )
+
+// mine says that what is waited for lies with this director, or with the cluster.
+func (w Waiting) mine() bool {
+	return w.For != WaitingForNothing && w.For != WaitingForPeer && w.For != WaitingForPeerGuard
+}
 
 // Transition is a change between active and standby.
 type Transition struct {
@@ -356,9 +363,11 @@ func (s *session) whyNoCandidate() Waiting {
 		return Waiting{WaitingForVerdicts, "real servers have no verdict yet"}
 	case s.d.peerKernelAnswers() != "":
 		return Waiting{WaitingForPeer, "the VIPs are still answered for by the kernel of " + s.d.peerKernelAnswers()}
-	default:
-		return Waiting{}
 	}
+	if node := s.unknownTo(); node != "" {
+		return Waiting{WaitingForPeerGuard, "the guard on " + node + " does not know this director's MAC address yet"}
+	}
+	return Waiting{}
 }
 
 // announce brings the announcer to what is decided and in the kernel.
