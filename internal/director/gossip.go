@@ -13,6 +13,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/gossip/keylist"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
 // gossipRetry is how soon gossip that could not begin is tried again: an address
@@ -67,6 +68,8 @@ type gossiping struct {
 	stands election.Standing
 	// peers are known if not nil.
 	peers []gossip.Peer
+	// dead are the nodes of those that were dead when it was last looked.
+	dead string
 	// running is what runs, nil if nothing does.
 	running Gossiper
 }
@@ -258,7 +261,40 @@ func (s *session) gossipOn(standing election.Standing) {
 	s.gossip.at(where, keys, peers)
 	s.gossip.stand(standing)
 	s.tell()
-	s.d.cfg.Metrics.living(s.gossip.view().Living())
+	view := s.gossip.view()
+	s.d.cfg.Metrics.living(view.Living())
+	if s.gossip.mourn(view) {
+		s.d.cfg.Changed(netstate.Key{})
+	}
+}
+
+// mourn says whether others are dead than when it was last asked.
+func (g *gossiping) mourn(view gossip.View) bool {
+	dead := ""
+	for _, m := range view.Members {
+		if m.Dead {
+			dead += m.Node + " "
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	changed := g.dead != dead
+	g.dead = dead
+	return changed
+}
+
+// Died returns when gossip saw the director of a node die; zero if it has not, or if
+// that one is there again.
+func (d *Director) Died(node string) time.Time {
+	s := d.present()
+	if s == nil {
+		return time.Time{}
+	}
+	m, _ := s.gossip.view().Member(node)
+	if !m.Dead {
+		return time.Time{}
+	}
+	return time.Now().Add(m.DeadAt.Sub(s.now()))
 }
 
 // gossipers returns the keys of gossip, and the peers with their addresses of the

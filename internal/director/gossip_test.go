@@ -362,3 +362,37 @@ func TestAWitnessSaysOnlyWhatItSaidItself(t *testing.T) {
 		}
 	}
 }
+
+func TestWhoDiedIsToldAtOnceAndTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{}
+		p := gossips(t, w, &leases{}, t.TempDir())
+		p.SetGossipKeys([][]byte{keylist.NewKey()})
+		p.SetPeers(Rank{}, []Peer{lb2()})
+		p.plan(vip1)
+		pass(5 * time.Second)
+		at := time.Now()
+		for _, tc := range []struct {
+			name   string
+			member gossip.Member
+			want   time.Time
+		}{
+			{"dead", gossip.Member{Node: "lb-2", Dead: true, DeadAt: p.present().now()}, at},
+			{"back", gossip.Member{Node: "lb-2", Alive: true}, time.Time{}},
+		} {
+			before := p.changes()
+			w.set(func(w *wire) { w.view = gossip.View{Members: []gossip.Member{tc.member}} })
+			w.cfg.Changed()
+			pass(100 * time.Millisecond)
+			if p.changes() == before {
+				t.Errorf("%s: nobody is told", tc.name)
+			}
+			if got := p.Died("lb-2"); !got.Equal(tc.want) {
+				t.Errorf("%s: it died at %s, want %s", tc.name, got, tc.want)
+			}
+			if got := p.Died("lb-3"); !got.IsZero() {
+				t.Errorf("another died at %s", got)
+			}
+		}
+	})
+}
