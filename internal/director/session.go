@@ -86,6 +86,7 @@ type session struct {
 	relay  relay
 	naming naming
 	// words are what the active directors of the groups said of their servers of late.
+	// The map is replaced, and never changed.
 	words   map[gossip.Service]word
 	syncing syncing
 	// plannedAt is when it was first known what is to be served.

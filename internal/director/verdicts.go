@@ -51,6 +51,9 @@ func (r roster) hash() uint64 {
 // other directors: the servers that get no new connections there are down, why ever
 // that is. Of a service that is not in the kernel it says nothing.
 func verdictsIn(desired plan.Desired, have netstate.State) []gossip.Verdicts {
+	if !hasOrdered(desired) {
+		return nil
+	}
 	var all []gossip.Verdicts
 	for key, servers := range rosters(desired) {
 		if _, there := have.Services[key]; !there {
@@ -217,10 +220,11 @@ func (d *Director) hears(desired plan.Desired) hearsay {
 	}
 	now := s.now()
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	words, announced := s.words, s.of(desired.Key.Addr).decision.Announce
+	s.mu.Unlock()
 	verdicts := understood(desired, func(service gossip.Service) (gossip.Verdicts, bool) {
-		w, known := s.words[service]
+		w, known := words[service]
 		return w.Verdicts, known && w.fresh(now)
 	})
-	return hearsay{verdicts, s.of(desired.Key.Addr).decision.Announce}
+	return hearsay{verdicts, announced}
 }

@@ -68,7 +68,7 @@ func TestTablesAgreeWhateverEachDirectorFinds(t *testing.T) {
 			standby.pass(d, func(d plan.Desired) hearsay {
 				return hearsay{verdicts: understood(d, func(s gossip.Service) (gossip.Verdicts, bool) { v, ok := said[s]; return v, ok })}
 			})
-			if diff := cmp.Diff(active.have.State.Destinations, standby.have.State.Destinations, addr); diff != "" {
+			if diff := cmp.Diff(active.have.Destinations, standby.have.Destinations, addr); diff != "" {
 				t.Fatalf("the tables (-active +standby):\n%s", diff)
 			}
 		}
@@ -151,15 +151,15 @@ func riddle(d plan.Desired) plan.Desired {
 	return d
 }
 
-// claims has the wire say that lb-2 claims group 0 in an epoch, and that of vip1 it
+// claims has the wire say that lb-2 claims group 0, and that of vip1 it
 // gives new connections to all but those that are down.
-func (w *wire) claims(p *process, epoch int64, d plan.Desired, down string) {
+func (w *wire) claims(p *process, d plan.Desired, down string) {
 	said := verdictsIn(d, d.State)[0]
 	said.Down = down
 	now := p.present().now()
 	w.set(func(w *wire) {
 		w.view = gossip.View{Members: []gossip.Member{{
-			Node: "lb-2", Alive: true, HeardAt: now, State: gossip.State{Candidate: true, Claims: []gossip.Claim{{Epoch: epoch, Confirmed: true}}},
+			Node: "lb-2", Alive: true, HeardAt: now, State: gossip.State{Candidate: true, Claims: []gossip.Claim{{Epoch: 1, Confirmed: true}}},
 		}}}
 		w.heard = map[string]map[gossip.Service]gossip.Heard{"lb-2": {said.Service: {Verdicts: said, At: now}}}
 	})
@@ -205,18 +205,18 @@ func TestAStandbyGoesByTheActiveDirectorUntilItTakesItsPlace(t *testing.T) {
 		if len(w.told) != 0 {
 			t.Errorf("a standby speaks: %v", w.told)
 		}
-		w.claims(p, 1, d, "\x01")
+		w.claims(p, d, "\x01")
 		pass(time.Second)
 		wantTable(t, "by the active one's word", p.node, rs2)
 		pass(gossip.VerdictsLast - 2*time.Second)
 		wantTable(t, "by its last word", p.node, rs2)
 		pass(3 * time.Second)
 		wantTable(t, "when the active one says nothing more", p.node, rs1)
-		w.claims(p, 1, d, "\x03")
+		w.claims(p, d, "\x03")
 		pass(time.Second)
 		wantTable(t, "when all are down for the active one", p.node)
 
-		w.claims(p, 1, d, "\x01")
+		w.claims(p, d, "\x01")
 		other.stop()
 		pass(time.Second)
 		if !p.Active(0) {
@@ -245,7 +245,7 @@ func TestASuccessorWithoutVerdictsGoesByItsPredecessor(t *testing.T) {
 		p.Synced("default")
 		pass(verdictPatience + time.Second)
 		wantTable(t, "by itself", p.node)
-		w.claims(p, 1, d, "\x01")
+		w.claims(p, d, "\x01")
 		pass(time.Second)
 		wantTable(t, "by the active one's word", p.node, rs2)
 		other.stop()

@@ -377,6 +377,7 @@ func (w *Worker) pass(ctx context.Context, key netstate.Key) {
 // next one has to know. One that began before the plan changed only tells what
 // the kernel holds: the key is queued again for its new plan.
 func (w *Worker) settle(key netstate.Key, e, job *entry, outcome Outcome) {
+	verdicts := verdictsIn(job.desired, outcome.State)
 	w.mu.Lock()
 	w.lastPass = time.Now()
 	if w.entries[key] != e {
@@ -391,7 +392,7 @@ func (w *Worker) settle(key netstate.Key, e, job *entry, outcome Outcome) {
 		outcome.Programmed, outcome.Err = false, nil
 	}
 	changed := job.tell || outcome.differs(e.outcome)
-	e.outcome, e.verdicts = outcome, verdictsIn(job.desired, outcome.State)
+	e.outcome, e.verdicts = outcome, verdicts
 	inPlace := outcome.Programmed || errors.Is(outcome.Err, ErrUnconfirmed)
 	e.ready = e.ready || inPlace && len(outcome.State.Services) > 0
 	if e.phase == gone && outcome.Programmed {

@@ -45,10 +45,10 @@ const (
 	// VerdictsLast is how long verdicts are to be gone by after they were last heard:
 	// three rounds that are lost one after the other do no harm.
 	VerdictsLast = 10 * time.Second
-	// MaxServices is how many services a director may tell verdicts of, MaxServers
-	// how many servers of one.
+	// MaxServices is how many services a director may tell verdicts of.
 	MaxServices = 4096
-	MaxServers  = 4096
+	// MaxServers is how many servers of a service it may tell of.
+	MaxServers = 4096
 	// roundEvery is how often all verdicts are said again.
 	roundEvery = 2 * time.Second
 	// beatBytes is about how much is said of them in one beat.
