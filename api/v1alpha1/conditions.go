@@ -52,12 +52,12 @@ const (
 	// for a minute. False: NoConflict.
 	ConditionAddressConflict = "AddressConflict"
 
-	// ConditionAlive says whether the director's node and pod are ready. Its one
-	// writer is the director that holds the Lease, which is Alive itself, since the
+	// ConditionAlive says whether the director's node and pod are ready, and, before
+	// the API server can know, whether the other directors hear it. Its one writer is the director that holds the Lease, which is Alive itself, since the
 	// dead say nothing: all else in the status of a director that is not Alive is
 	// what it last said, and counts for nothing, that it is active in particular.
 	//
-	// True: Alive. False: NodeNotReady, PodNotReady or Superseded.
+	// True: Alive. False: NodeNotReady, PodNotReady, Superseded or Silent.
 	ConditionAlive = "Alive"
 
 	// ConditionKernelAnswers says whether the node's kernel itself answers ARP
@@ -280,6 +280,11 @@ const (
 	// API server. Node and pod count again as soon as it has.
 	ReasonSuperseded = "Superseded"
 
+	// ReasonSilent: the other directors have ceased to hear the director within the
+	// last minute, and it holds no Lease: most likely its machine has failed. Then
+	// its node and pod count again, which are known not to be ready by that time.
+	ReasonSilent = "Silent"
+
 	// ReasonAlone: no other director of the pool is there to take over, so the
 	// kernel answers for the VIPs.
 	ReasonAlone = "Alone"
@@ -303,6 +308,11 @@ const (
 	// ReasonPeerKernelAnswers: the kernel of another director still answers for
 	// the VIPs; it stops when that director has seen that this one is ready.
 	ReasonPeerKernelAnswers = "PeerKernelAnswers"
+
+	// ReasonUnknownToPeer: another director, whose name the message has, may be a
+	// real server itself and does not know this one's MAC address yet, so it would
+	// send packets from it round. It learns it from the Director object, or by gossip.
+	ReasonUnknownToPeer = "UnknownToPeer"
 
 	// ReasonSynced: the director has listened to the connections of the others for
 	// as long as spec.election.preemption.delay.

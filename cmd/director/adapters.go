@@ -120,6 +120,9 @@ func (p programmer) Holdings() []directorcontroller.Holding {
 	return holdings
 }
 
+// Died implements directorcontroller.Serving.
+func (p programmer) Died(node string) time.Time { return p.c.director.Died(node) }
+
 // Group implements virtualserver.Observed.
 func (p programmer) Group(vip netip.Addr) int32 { return int32(p.c.director.Group(vip)) }
 

@@ -90,13 +90,14 @@ func refusedOf(refused []director.Failure) conditions.Failure {
 // waitingOf names what keeps a director from becoming active.
 func waitingOf(w director.Waiting) conditions.Failure {
 	reasons := map[director.Wait]string{
-		director.WaitingForPool:     v1alpha1.ReasonNoDirectorPool,
-		director.WaitingForNode:     v1alpha1.ReasonStarting,
-		director.WaitingForLink:     v1alpha1.ReasonLinkDown,
-		director.WaitingForPlan:     v1alpha1.ReasonStarting,
-		director.WaitingForKernel:   v1alpha1.ReasonStarting,
-		director.WaitingForVerdicts: v1alpha1.ReasonWaitingForVerdicts,
-		director.WaitingForPeer:     v1alpha1.ReasonPeerKernelAnswers,
+		director.WaitingForPool:      v1alpha1.ReasonNoDirectorPool,
+		director.WaitingForNode:      v1alpha1.ReasonStarting,
+		director.WaitingForLink:      v1alpha1.ReasonLinkDown,
+		director.WaitingForPlan:      v1alpha1.ReasonStarting,
+		director.WaitingForKernel:    v1alpha1.ReasonStarting,
+		director.WaitingForVerdicts:  v1alpha1.ReasonWaitingForVerdicts,
+		director.WaitingForPeer:      v1alpha1.ReasonPeerKernelAnswers,
+		director.WaitingForPeerGuard: v1alpha1.ReasonUnknownToPeer,
 	}
 	return conditions.Failure{Reason: reasons[w.For], Message: w.Message}
 }

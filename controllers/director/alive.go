@@ -3,6 +3,7 @@ package director
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,6 +25,11 @@ import (
 // its successor says that it was superseded. It writes its status once a second.
 const settleTime = 1500 * time.Millisecond
 
+// silentTime is how long gossip's word that a director died counts. The API server
+// knows of a machine that failed after 40 s; one that is well and that only gossip
+// cannot reach is alive again after it.
+const silentTime = time.Minute
+
 // Serving says what a director serves.
 type Serving interface {
 	// PoolName is the pool that it is in, or empty.
@@ -33,6 +39,9 @@ type Serving interface {
 	Term(group int32) (epoch int64, since time.Time)
 	// Holdings say who holds the Leases of the pool's groups, in order.
 	Holdings() []Holding
+	// Died is when gossip saw the director of a node die; zero if it has not, or if it
+	// is there again.
+	Died(node string) time.Time
 }
 
 // Holding is who holds the Lease of a group, as far as a director knows.
@@ -50,7 +59,7 @@ type Alive struct {
 	Client   client.Client
 	Node     string
 	Director Serving
-	// Changed has an event whenever Term or Holdings return something new.
+	// Changed has an event whenever Term, Holdings or Died return something new.
 	Changed <-chan event.TypedGenericEvent[netstate.Key]
 	Now     func() time.Time
 }
@@ -98,10 +107,9 @@ func (a *Alive) Reconcile(ctx context.Context, _ reconcile.Request) (reconcile.R
 		reason, message := "", ""
 		if director.Name != a.Node {
 			superseded, left := superseded(director, holdings, a.Now())
-			if left > 0 && (result.RequeueAfter == 0 || left < result.RequeueAfter) {
-				result.RequeueAfter = left
-			}
-			reason, message = seen.notAlive(director.Name, superseded)
+			silent, lasts := silent(director.Name, a.Director.Died(director.Name), holdings, a.Now())
+			result.RequeueAfter = sooner(result.RequeueAfter, sooner(left, lasts))
+			reason, message = seen.notAlive(director.Name, superseded, silent)
 		}
 		if err := a.write(ctx, director, reason, message); err != nil {
 			return reconcile.Result{}, err
@@ -133,8 +141,28 @@ func superseded(director *v1alpha1.Director, holdings []Holding, now time.Time) 
 	return false, left
 }
 
+// silent says whether a director that gossip saw die at that time counts as dead, and
+// for how long it still does. One that holds a Lease does not: somebody renews it, or
+// it is about to be taken over.
+func silent(node string, died time.Time, holdings []Holding, now time.Time) (yes bool, lasts time.Duration) {
+	lasts = silentTime - now.Sub(died)
+	holds := slices.ContainsFunc(holdings, func(h Holding) bool { return h.Node == node })
+	if died.IsZero() || holds || lasts <= 0 {
+		return false, 0
+	}
+	return true, lasts
+}
+
+// sooner returns the lesser of two times of which 0 is never.
+func sooner(a, b time.Duration) time.Duration {
+	if a == 0 || b == 0 {
+		return a + b
+	}
+	return min(a, b)
+}
+
 // notAlive returns why the director of a node is not alive, nothing if it is.
-func (v view) notAlive(name string, superseded bool) (reason, message string) {
+func (v view) notAlive(name string, superseded, silent bool) (reason, message string) {
 	node := v.node(name)
 	switch {
 	case node == nil:
@@ -145,6 +173,8 @@ func (v view) notAlive(name string, superseded bool) (reason, message string) {
 		return v1alpha1.ReasonPodNotReady, "no director's pod is ready on the node"
 	case superseded:
 		return v1alpha1.ReasonSuperseded, "another director has taken over, and this one still shows that it is active"
+	case silent:
+		return v1alpha1.ReasonSilent, "the other directors hear nothing of it any more"
 	default:
 		return "", ""
 	}

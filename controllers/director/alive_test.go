@@ -31,6 +31,61 @@ func (s serving) Holdings() []Holding {
 	return []Holding{{"lb-1", int64(s), noon}, {"lb-2", 5, noon}, {"lb-3", 5, noon}}
 }
 
+// Died has lb-2 alive.
+func (serving) Died(string) time.Time { return time.Time{} }
+
+// bereft is serving, and saw lb-2 die at noon; of lb-2 if it holds a Lease.
+type bereft struct {
+	serving
+	holds bool
+}
+
+func (b bereft) Holdings() []Holding {
+	if b.holds {
+		return b.serving.Holdings()
+	}
+	return []Holding{{"lb-1", int64(b.serving), noon}}
+}
+
+func (bereft) Died(node string) time.Time {
+	if node != "lb-2" {
+		return time.Time{}
+	}
+	return noon
+}
+
+func TestADirectorThatGossipSawDieIsNotAlive(t *testing.T) {
+	node, ready := makeNode("lb-2", nil), makePod("lb-2", corev1.ConditionTrue)
+	for name, tc := range map[string]struct {
+		director bereft
+		after    time.Duration
+		objects  []client.Object
+		want     string
+		again    time.Duration
+	}{
+		"at once":                        {bereft{7, false}, time.Second, []client.Object{node, ready}, v1alpha1.ReasonSilent, silentTime - time.Second},
+		"while it holds a Lease":         {bereft{7, true}, time.Second, []client.Object{node, ready}, v1alpha1.ReasonAlive, 0},
+		"until its node counts again":    {bereft{7, false}, silentTime, []client.Object{node, ready}, v1alpha1.ReasonAlive, 0},
+		"what its node says goes before": {bereft{7, false}, time.Second, []client.Object{ready}, v1alpha1.ReasonNodeNotReady, silentTime - time.Second},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newClient(t, append(tc.objects, makeDirector("lb-2", "one", "Ready"))...)
+			a := &Alive{Client: c, Node: "lb-1", Director: tc.director, Now: func() time.Time { return noon.Add(tc.after) }}
+			result, err := a.Reconcile(t.Context(), reconcile.Request{})
+			if err != nil || result.RequeueAfter != tc.again {
+				t.Errorf("Reconcile() = %s, %v, want %s", result.RequeueAfter, err, tc.again)
+			}
+			var director v1alpha1.Director
+			if err := c.Get(t.Context(), types.NamespacedName{Name: "lb-2"}, &director); err != nil {
+				t.Fatal(err)
+			}
+			if have := meta.FindStatusCondition(director.Status.Conditions, v1alpha1.ConditionAlive); have == nil || have.Reason != tc.want {
+				t.Errorf("condition = %+v, want reason %s", have, tc.want)
+			}
+		})
+	}
+}
+
 func TestTheActiveDirectorSaysWhoIsAlive(t *testing.T) {
 	dead := makeNode("lb-2", nil)
 	dead.Status.Conditions[0].Status = corev1.ConditionUnknown

@@ -41,6 +41,8 @@ func (s *successor) Holdings() []directorcontroller.Holding {
 	return []directorcontroller.Holding{{Node: "lb-8", Epoch: s.epoch, Since: s.since}}
 }
 
+func (s *successor) Died(string) time.Time { return time.Time{} }
+
 func (s *successor) begin(epoch int64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

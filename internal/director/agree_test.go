@@ -32,12 +32,29 @@ func TestServersOfMHAreDownForAllWhenTheActiveDirectorSaysSo(t *testing.T) {
 			}
 		}
 		wantWeight("on its own", vip1, 1)
-		b.Agree(func(p health.Probe) (health.Verdict, bool) { return health.Down, p.Target.Addr == rs1 })
+		says := func(rs1Is health.Verdict, doubted bool) {
+			b.Agree(func(d plan.Desired) hearsay {
+				return hearsay{map[netstate.DestinationKey]health.Verdict{destinationOf(d.Key, rs1): rs1Is}, doubted}
+			})
+		}
+		says(health.Down, false)
 		wantWeight("with another's word,", vip1, 0)
 		wantWeight("with another's word, but no need to agree,", vip2, 1)
 		if got := b.fake.State().Destinations[destinationOf(vip1, rs2)].Weight; got != 1 {
 			t.Errorf("nothing was heard of a server, and its weight is %d", got)
 		}
+		says(health.Down, true)
+		wantWeight("with another's word that is doubted,", vip1, 1)
+		b.judge(rs1, health.Down)
+		says(health.Up, false)
+		wantWeight("down here, up for another,", vip1, 1)
+		says(health.Up, true)
+		wantWeight("down here, up for another that is doubted,", vip1, 0)
+		b.judge(rs1, health.Unknown)
+		wantWeight("without a verdict of its own,", vip1, 1)
+		says(health.Down, true)
+		wantWeight("without a verdict of its own again,", vip1, 0)
+		b.judge(rs1, health.Up)
 		b.Agree(nil)
 		wantWeight("on its own again", vip1, 1)
 	})

@@ -143,6 +143,7 @@ func New(cfg Config) *Director {
 		},
 	})
 	d.worker = NewWorker(cfg.Kernel, func(p health.Probe) health.Verdict { return d.health.Report(p).Verdict }, d.keyChanged, cfg.Metrics, cfg.Log)
+	d.worker.Agree(d.hears)
 	d.removals = newRemovals(cfg.Wanted, d.worker.Served, d.leaveKey, cfg.Log)
 	d.reaches = newReaches(cfg.Kernel, cfg.SiteChanged, cfg.Log)
 	d.store = &keeper{dir: cfg.StateDir, snapshot: d.checkpoint, log: cfg.Log}

@@ -13,6 +13,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/election"
 	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/gossip/keylist"
+	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
 
 // gossipRetry is how soon gossip that could not begin is tried again: an address
@@ -25,6 +26,8 @@ const gossipRetry = time.Second
 type Gossiper interface {
 	Run(context.Context) error
 	Tell(gossip.State)
+	TellVerdicts([]gossip.Verdicts)
+	Verdicts(node string) map[gossip.Service]gossip.Heard
 	SetPeers([]gossip.Peer)
 	SetKeys([][]byte) error
 	View() gossip.View
@@ -59,10 +62,14 @@ type gossiping struct {
 	place place
 	keys  [][]byte
 	state gossip.State
+	// told are the verdicts that others are told.
+	told []gossip.Verdicts
 	// stands is how the director was last found to stand in the election.
 	stands election.Standing
 	// peers are known if not nil.
 	peers []gossip.Peer
+	// dead are the nodes of those that were dead when it was last looked.
+	dead string
 	// running is what runs, nil if nothing does.
 	running Gossiper
 }
@@ -137,12 +144,13 @@ func (g *gossiping) once(ctx context.Context) error {
 func (g *gossiping) setRunning(runs Gossiper) {
 	g.mu.Lock()
 	g.running = runs
-	state, peers, keys := g.state, g.peers, g.keys
+	state, told, peers, keys := g.state, g.told, g.peers, g.keys
 	g.mu.Unlock()
 	if runs == nil {
 		return
 	}
 	runs.Tell(state)
+	runs.TellVerdicts(told)
 	if peers != nil {
 		runs.SetPeers(peers)
 	}
@@ -202,6 +210,28 @@ func (g *gossiping) tell(state gossip.State) {
 	}
 }
 
+// tellVerdicts says which verdicts others are told.
+func (g *gossiping) tellVerdicts(told []gossip.Verdicts) {
+	g.mu.Lock()
+	g.told = told
+	running := g.running
+	g.mu.Unlock()
+	if running != nil {
+		running.TellVerdicts(told)
+	}
+}
+
+// verdicts returns what a peer says of its servers.
+func (g *gossiping) verdicts(node string) map[gossip.Service]gossip.Heard {
+	g.mu.Lock()
+	running := g.running
+	g.mu.Unlock()
+	if running == nil {
+		return nil
+	}
+	return running.Verdicts(node)
+}
+
 // view returns what is known of the others. It is empty while gossip does not run.
 func (g *gossiping) view() gossip.View {
 	g.mu.Lock()
@@ -231,7 +261,40 @@ func (s *session) gossipOn(standing election.Standing) {
 	s.gossip.at(where, keys, peers)
 	s.gossip.stand(standing)
 	s.tell()
-	s.d.cfg.Metrics.living(s.gossip.view().Living())
+	view := s.gossip.view()
+	s.d.cfg.Metrics.living(view.Living())
+	if s.gossip.mourn(view) {
+		s.d.cfg.Changed(netstate.Key{})
+	}
+}
+
+// mourn says whether others are dead than when it was last asked.
+func (g *gossiping) mourn(view gossip.View) bool {
+	dead := ""
+	for _, m := range view.Members {
+		if m.Dead {
+			dead += m.Node + " "
+		}
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	changed := g.dead != dead
+	g.dead = dead
+	return changed
+}
+
+// Died returns when gossip saw the director of a node die; zero if it has not, or if
+// that one is there again.
+func (d *Director) Died(node string) time.Time {
+	s := d.present()
+	if s == nil {
+		return time.Time{}
+	}
+	m, _ := s.gossip.view().Member(node)
+	if !m.Dead {
+		return time.Time{}
+	}
+	return time.Now().Add(m.DeadAt.Sub(s.now()))
 }
 
 // gossipers returns the keys of gossip, and the peers with their addresses of the
@@ -319,7 +382,9 @@ func (s *session) tell() {
 	reachable := s.groups[0].elector.APIReachable()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.gossip.tell(gossip.State{MAC: s.node.link.MAC.String(), APIReachable: reachable, Claims: s.claims()})
+	s.gossip.tell(gossip.State{
+		MAC: s.node.link.MAC.String(), APIReachable: reachable, Claims: s.claims(), Directors: s.naming.told,
+	})
 }
 
 // claims returns, in their order, the claims of the groups that are announced. s.mu

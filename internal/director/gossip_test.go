@@ -28,9 +28,11 @@ type wire struct {
 	running bool
 	fails   error
 	state   gossip.State
+	told    []gossip.Verdicts
 	peers   []gossip.Peer
 	keys    [][]byte
 	view    gossip.View
+	heard   map[string]map[gossip.Service]gossip.Heard
 }
 
 func (w *wire) make(cfg gossip.Config) (Gossiper, error) {
@@ -59,6 +61,18 @@ func (w *wire) Tell(state gossip.State) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.state = state
+}
+
+func (w *wire) TellVerdicts(told []gossip.Verdicts) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.told = told
+}
+
+func (w *wire) Verdicts(node string) map[gossip.Service]gossip.Heard {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.heard[node]
 }
 
 func (w *wire) SetPeers(peers []gossip.Peer) {
@@ -150,6 +164,7 @@ func TestADirectorGossipsOnItsAnnouncementInterface(t *testing.T) {
 		pass(5 * time.Second)
 		want.Peers = []gossip.Peer{{Node: "lb-2", Addr: peerAddr}, {Node: "lb-3"}, {Node: "lb-4"}}
 		want.State.Candidate, want.State.Cordoned, want.State.Priority = true, true, 7
+		want.State.Directors = []gossip.MAC{}
 		want.State.Claims = []gossip.Claim{{Group: 0, Epoch: 1, Confirmed: true}}
 		w.expect(t, "active", want)
 		if w.made != 1 {
@@ -346,4 +361,38 @@ func TestAWitnessSaysOnlyWhatItSaidItself(t *testing.T) {
 			t.Errorf("%s (-want +got):\n%s", name, diff)
 		}
 	}
+}
+
+func TestWhoDiedIsToldAtOnceAndTakenBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{}
+		p := gossips(t, w, &leases{}, t.TempDir())
+		p.SetGossipKeys([][]byte{keylist.NewKey()})
+		p.SetPeers(Rank{}, []Peer{lb2()})
+		p.plan(vip1)
+		pass(5 * time.Second)
+		at := time.Now()
+		for _, tc := range []struct {
+			name   string
+			member gossip.Member
+			want   time.Time
+		}{
+			{"dead", gossip.Member{Node: "lb-2", Dead: true, DeadAt: p.present().now()}, at},
+			{"back", gossip.Member{Node: "lb-2", Alive: true}, time.Time{}},
+		} {
+			before := p.changes()
+			w.set(func(w *wire) { w.view = gossip.View{Members: []gossip.Member{tc.member}} })
+			w.cfg.Changed()
+			pass(100 * time.Millisecond)
+			if p.changes() == before {
+				t.Errorf("%s: nobody is told", tc.name)
+			}
+			if got := p.Died("lb-2"); !got.Equal(tc.want) {
+				t.Errorf("%s: it died at %s, want %s", tc.name, got, tc.want)
+			}
+			if got := p.Died("lb-3"); !got.IsZero() {
+				t.Errorf("another died at %s", got)
+			}
+		}
+	})
 }

@@ -4,10 +4,13 @@ import (
 	"context"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
+	"github.com/lvs-operator/lvs-operator/internal/gossip"
+	"github.com/lvs-operator/lvs-operator/internal/gossip/keylist"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
 )
@@ -141,4 +144,100 @@ func TestTheGuardIsToldOfDirectorsThatJoinAndLeave(t *testing.T) {
 			}
 		}
 	})
+}
+
+// ownMAC is that of node 11.
+var ownMAC = gossip.MAC{2, 0, 0, 0, 0, 11}
+
+func TestADirectorIsNoCandidateBeforeThePeersGuardsKnowIt(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{}
+		p := startGossiping(t, newNode(11), w, &leases{}, t.TempDir())
+		p.SetGossipKeys([][]byte{keylist.NewKey()})
+		p.Join(pool())
+		p.plan(vip2)
+		knownTo(p, lb2())
+		other := gossip.MAC{2, 0, 0, 0, 0, 77}
+		member := func(directors []gossip.MAC) gossip.Member {
+			return gossip.Member{Node: "lb-2", Alive: true, HeardAt: time.Now(), State: gossip.State{MAC: lb2().MAC, Directors: directors}}
+		}
+		relayed, dead := member([]gossip.MAC{other}), member([]gossip.MAC{other})
+		relayed.Relayed = true
+		dead.Alive, dead.Dead = false, true
+		want := func(when string, m gossip.Member, want Wait) {
+			t.Helper()
+			w.set(func(w *wire) { w.view = gossip.View{Members: []gossip.Member{m}} })
+			pass(2 * judgeEvery)
+			got := p.Status().Waiting
+			if got.For != want || (want == WaitingForPeerGuard) != strings.Contains(got.Message, "lb-2") {
+				t.Errorf("%s it waits for %d (%s), want %d", when, got.For, got.Message, want)
+			}
+			if err := p.Ready(); err != nil {
+				t.Errorf("%s it is not ready: %v", when, err)
+			}
+		}
+		pass(5 * time.Second)
+		want("without marked services", member([]gossip.MAC{other}), WaitingForNothing)
+		p.mu.Lock()
+		p.wanted[vip1] = struct{}{}
+		p.mu.Unlock()
+		p.Program(marks(desired(vip1, rs1)))
+		pass(time.Second)
+		want("unknown to a peer", member([]gossip.MAC{other}), WaitingForPeerGuard)
+		want("unknown to a peer that knows nobody", member([]gossip.MAC{}), WaitingForPeerGuard)
+		want("with a peer that does not say", member(nil), WaitingForNothing)
+		want("with a peer for which another speaks", relayed, WaitingForNothing)
+		want("with a peer that is dead", dead, WaitingForNothing)
+		want("known to the peer", member([]gossip.MAC{ownMAC, other}), WaitingForNothing)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		if want := []gossip.MAC{{2, 0, 0, 0, 0, 12}}; !slices.Equal(w.state.Directors, want) {
+			t.Errorf("it says that its guard knows %v, want %v", w.state.Directors, want)
+		}
+	})
+}
+
+// TestAGuardKnowsWhoeverGossips has a peer of whose MAC address the API server knows
+// nothing, because it is away, say.
+func TestAGuardKnowsWhoeverGossips(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{}
+		n := newNode(11)
+		p := startGossiping(t, n, w, &leases{}, t.TempDir())
+		p.SetGossipKeys([][]byte{keylist.NewKey()})
+		p.Join(pool())
+		silent := lb2()
+		silent.MAC = ""
+		knownTo(p, silent)
+		p.Program(marks(desired(vip1, rs1)))
+		pass(5 * time.Second)
+		wantMarked(t, "before anybody told the MAC address", n, false)
+		w.set(func(w *wire) {
+			w.view = gossip.View{Members: []gossip.Member{
+				{Node: "lb-2", Alive: true, HeardAt: time.Now(), State: gossip.State{MAC: lb2().MAC}},
+				{Node: "lb-3", Alive: true, HeardAt: time.Now(), State: gossip.State{MAC: "no MAC"}},
+			}}
+		})
+		pass(5 * time.Second)
+		wantMarked(t, "when the peer has told it", n, true)
+		if !slices.Equal(n.directors, []string{lb2().MAC}) {
+			t.Errorf("the guard knows %v", n.directors)
+		}
+	})
+}
+
+func TestMoreDirectorsThanCanBeToldAreNot(t *testing.T) {
+	var macs []net.HardwareAddr
+	for i := range gossip.MaxDirectors {
+		macs = append(macs, net.HardwareAddr{2, 0, 0, 0, 0, byte(i)})
+	}
+	if got := toldOf(macs); len(got) != len(macs) {
+		t.Errorf("%d are told", len(got))
+	}
+	if got := toldOf(append(macs, net.HardwareAddr{2, 0, 0, 0, 1, 0})); got != nil {
+		t.Errorf("%v are told", got)
+	}
+	if got := toldOf(nil); got == nil {
+		t.Error("that there is none is not told")
+	}
 }

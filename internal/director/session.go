@@ -12,6 +12,7 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/announce"
 	"github.com/lvs-operator/lvs-operator/internal/checkpoint"
 	"github.com/lvs-operator/lvs-operator/internal/election"
+	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/kernel"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 )
@@ -81,9 +82,12 @@ type session struct {
 	// announcement interface.
 	links []string
 	// told is what IPVS was told of connections in their middle; nil if nothing yet.
-	told    *netstate.Sloppy
-	relay   relay
-	naming  naming
+	told   *netstate.Sloppy
+	relay  relay
+	naming naming
+	// words are what the active directors of the groups said of their servers of late.
+	// The map is replaced, and never changed.
+	words   map[gossip.Service]word
 	syncing syncing
 	// plannedAt is when it was first known what is to be served.
 	plannedAt time.Time
@@ -113,8 +117,9 @@ type Waiting struct {
 // Wait is what a director waits for before it may become active.
 type Wait int
 
-// What there is to wait for. WaitingForPeer lies with a peer: its kernel answers
-// for the VIPs until it has seen that this director is ready.
+// What there is to wait for. The last two lie with a peer: with WaitingForPeer its
+// kernel answers for the VIPs until it has seen that this director is ready, with
+// WaitingForPeerGuard its guard does not tell this director from clients yet.
 const (
 	WaitingForNothing Wait = iota
 	WaitingForPool
@@ -124,7 +129,13 @@ const (
 	WaitingForKernel
 	WaitingForVerdicts
 	WaitingForPeer
+	WaitingForPeerGuard
 )
+
+// mine says that what is waited for lies with this director, or with the cluster.
+func (w Waiting) mine() bool {
+	return w.For != WaitingForNothing && w.For != WaitingForPeer && w.For != WaitingForPeerGuard
+}
 
 // Transition is a change between active and standby.
 type Transition struct {
@@ -295,6 +306,7 @@ func (s *session) judge(ctx context.Context) {
 		s.announce()
 		s.answer()
 		s.nameDirectors(ctx)
+		s.converse()
 		s.relayOn(ctx)
 		s.slop()
 		s.resyncSoon()
@@ -354,9 +366,11 @@ func (s *session) whyNoCandidate() Waiting {
 		return Waiting{WaitingForVerdicts, "real servers have no verdict yet"}
 	case s.d.peerKernelAnswers() != "":
 		return Waiting{WaitingForPeer, "the VIPs are still answered for by the kernel of " + s.d.peerKernelAnswers()}
-	default:
-		return Waiting{}
 	}
+	if node := s.unknownTo(); node != "" {
+		return Waiting{WaitingForPeerGuard, "the guard on " + node + " does not know this director's MAC address yet"}
+	}
+	return Waiting{}
 }
 
 // announce brings the announcer to what is decided and in the kernel.

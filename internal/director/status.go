@@ -259,7 +259,7 @@ func (d *Director) Ready() error {
 		return ErrPending
 	case status.Err != nil:
 		return status.Err
-	case status.Waiting.For != WaitingForNothing && status.Waiting.For != WaitingForPeer && !status.Announcing:
+	case status.Waiting.mine() && !status.Announcing:
 		return errors.New(status.Waiting.Message)
 	default:
 		return nil

@@ -78,7 +78,7 @@ func (w *Worker) want(job *entry, have netstate.Observation, how answers) (netst
 		}
 	case served:
 	}
-	want, memory, next := plan.Want(job.desired, have, w.verdictsFor(job.desired), job.memory, time.Now())
+	want, memory, next := plan.Want(w.agreed(job.desired), have, w.verdicts, job.memory, time.Now())
 	if job.phase == served {
 		want = how.in(want, have.State)
 	}

@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/lvs-operator/lvs-operator/internal/gossip"
 	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
@@ -75,6 +76,8 @@ type entry struct {
 	// memory is what the last pass has to tell the next one.
 	memory  plan.Memory
 	outcome Outcome
+	// verdicts are what the outcome says of servers to other directors.
+	verdicts []gossip.Verdicts
 	// ready says that the key was in the kernel at least once as it should be.
 	ready bool
 	// revision changes with what is wanted, so that a pass that began before does
@@ -111,7 +114,7 @@ type Worker struct {
 	entries map[netstate.Key]*entry
 	answers answers
 	// heard is what Agree was given.
-	heard func(health.Probe) (health.Verdict, bool)
+	heard func(plan.Desired) hearsay
 	// blocked is why nothing may be changed in the kernel; nil if it may.
 	blocked  error
 	lastPass time.Time
@@ -374,6 +377,7 @@ func (w *Worker) pass(ctx context.Context, key netstate.Key) {
 // next one has to know. One that began before the plan changed only tells what
 // the kernel holds: the key is queued again for its new plan.
 func (w *Worker) settle(key netstate.Key, e, job *entry, outcome Outcome) {
+	verdicts := verdictsIn(job.desired, outcome.State)
 	w.mu.Lock()
 	w.lastPass = time.Now()
 	if w.entries[key] != e {
@@ -388,7 +392,7 @@ func (w *Worker) settle(key netstate.Key, e, job *entry, outcome Outcome) {
 		outcome.Programmed, outcome.Err = false, nil
 	}
 	changed := job.tell || outcome.differs(e.outcome)
-	e.outcome = outcome
+	e.outcome, e.verdicts = outcome, verdicts
 	inPlace := outcome.Programmed || errors.Is(outcome.Err, ErrUnconfirmed)
 	e.ready = e.ready || inPlace && len(outcome.State.Services) > 0
 	if e.phase == gone && outcome.Programmed {

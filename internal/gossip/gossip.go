@@ -107,6 +107,8 @@ type Gossip struct {
 	ring  ring
 	peers []Peer
 	state *State
+	// recital is what it says of its services.
+	recital recital
 	// number is that of the last message, again how often the last news are still to
 	// be repeated, sentAt when the last message was sent.
 	number uint64
@@ -246,7 +248,11 @@ func (g *Gossip) beat(list *memberlist.Memberlist, keyring *memberlist.Keyring) 
 	now := g.look()
 	g.beatAt = now
 	keys := g.ring.at(now, g.cfg.keyGrace)
-	message := g.due(now)
+	var messages [][]byte
+	if message := g.due(now); message != nil {
+		messages = append(messages, message)
+	}
+	messages = append(messages, g.dueVerdicts(now)...)
 	targets := g.book.targets()
 	shown := fmt.Sprint(g.woke)
 	for _, m := range g.book.members(now, g.woke) {
@@ -260,7 +266,7 @@ func (g *Gossip) beat(list *memberlist.Memberlist, keyring *memberlist.Keyring) 
 			g.warnings.warn("Exchanging the keys of gossip", "error", err)
 		}
 	}
-	if message != nil {
+	for _, message := range messages {
 		g.send(list, targets, message)
 	}
 	if changed {

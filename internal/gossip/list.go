@@ -141,12 +141,42 @@ func (d delegate) MergeRemoteState(buf []byte, _ bool) {
 	}
 }
 
-// read takes note of a message.
+// read takes note of a message, of a kind that this director knows.
 func (g *Gossip) read(buf []byte, own bool) {
+	about, err := kindOf(buf)
+	switch {
+	case err != nil:
+		g.refuse(err)
+	case about == kindState:
+		g.readState(buf, own)
+	case about == kindVerdicts && own:
+		g.readVerdicts(buf)
+	}
+}
+
+func (g *Gossip) refuse(err error) {
+	g.cfg.Count(Refused)
+	g.warnings.warn("Gossip cannot be read", "error", err)
+}
+
+func (g *Gossip) readVerdicts(buf []byte) {
+	m, err := decodeVerdicts(buf)
+	if err != nil {
+		g.refuse(err)
+		return
+	}
+	g.mu.Lock()
+	news := g.book.takeVerdicts(m, g.look())
+	g.mu.Unlock()
+	if news {
+		g.cfg.Changed()
+	}
+}
+
+func (g *Gossip) readState(buf []byte, own bool) {
 	m, err := decode(buf)
 	if err != nil {
-		g.cfg.Count(Refused)
-		g.warnings.warn("Gossip cannot be read", "error", err)
+		g.refuse(err)
 		return
 	}
 	g.mu.Lock()
@@ -170,6 +200,7 @@ func (d delegate) NotifyJoin(node *memberlist.Node) {
 		// It hears at once how this one is.
 		d.g.mu.Lock()
 		d.g.again = repeats + 1
+		d.g.recital.again()
 		d.g.mu.Unlock()
 		wake(d.g.said)
 	}

@@ -98,6 +98,8 @@ type record struct {
 	// own is the newest that came from itself, at heardAt.
 	own     message
 	heardAt time.Time
+	// testimony is what it said of its services.
+	testimony testimony
 
 	joined, dead, left bool
 	deadAt             time.Time
@@ -240,7 +242,7 @@ func (b *book) members(now, woke time.Time) []Member {
 			Node: node, Addr: r.addr.Addr(), State: r.newest.State, Relayed: r.relayed(),
 			HeardAt: r.heardAt, Left: r.left,
 		}
-		m.State.Claims = slices.Clone(m.State.Claims)
+		m.State.Claims, m.State.Directors = slices.Clone(m.State.Claims), slices.Clone(m.State.Directors)
 		if r.left {
 			m.State.Claims = nil
 		}

@@ -1,6 +1,7 @@
 package gossip
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -30,7 +31,15 @@ type State struct {
 	Priority int32
 	// Claims are the groups whose VIPs it announces, in order, each once.
 	Claims []Claim
+	// Directors are the MAC addresses of the other directors that its guard knows, in
+	// order, each once, at most MaxDirectors; nil says nothing of them.
+	Directors []MAC
 }
+
+// MAC is the link-layer address of an Ethernet interface.
+type MAC [6]byte
+
+func (m MAC) compare(n MAC) int { return bytes.Compare(m[:], n[:]) }
 
 // Claim says that a director announces a group's VIPs.
 type Claim struct {
@@ -46,16 +55,19 @@ type Claim struct {
 func (s State) equal(t State) bool {
 	return s.Node == t.Node && s.Instance == t.Instance && s.MAC == t.MAC && s.Candidate == t.Candidate &&
 		s.Impaired == t.Impaired && s.Cordoned == t.Cordoned && s.Cold == t.Cold && s.APIReachable == t.APIReachable &&
-		s.Priority == t.Priority && slices.Equal(s.Claims, t.Claims)
+		s.Priority == t.Priority && slices.Equal(s.Claims, t.Claims) &&
+		(s.Directors == nil) == (t.Directors == nil) && slices.Equal(s.Directors, t.Directors)
 }
 
 // Limits of what a message may hold. One with all of them fits into a packet.
 const (
 	// MaxGroups is how many groups there may be; they count from 0.
 	MaxGroups = 32
-	maxName   = 253
-	maxMAC    = 64
-	maxBytes  = 1280
+	// MaxDirectors is how many MAC addresses of others a director can tell.
+	MaxDirectors = 24
+	maxName      = 253
+	maxMAC       = 64
+	maxBytes     = 1280
 	// maxEvery is the longest time between two messages of one director.
 	maxEvery = 5 * time.Second
 )
@@ -81,9 +93,13 @@ func (m message) compare(n message) int {
 // errNewer says that a message needs a director of a newer version to be read.
 var errNewer = errors.New("it is of a newer version")
 
-// needs is the version of the encoding. A message says which one it takes to
-// read it: a field that older directors may pass over does not raise it.
-const needs = 1
+// needs is the version of the encoding that is read here. A message says which one
+// it takes to read it: a field that older directors may pass over does not raise it,
+// so a state takes the first.
+const (
+	needs      = 2
+	stateNeeds = 1
+)
 
 // The encoding is protobuf's (https://protobuf.dev/programming-guides/encoding):
 // numbered fields, of which a reader passes over those that it does not know.
@@ -98,9 +114,11 @@ const (
 	fieldPriority protowire.Number = 8 // zigzag
 	fieldMAC      protowire.Number = 9
 	fieldClaim    protowire.Number = 10 // repeated
-	claimGroup    protowire.Number = 1
-	claimEpoch    protowire.Number = 2
-	claimFlags    protowire.Number = 3
+	// 11 and 12 are other kinds'.
+	fieldDirectors protowire.Number = 13 // of 6 bytes each
+	claimGroup     protowire.Number = 1
+	claimEpoch     protowire.Number = 2
+	claimFlags     protowire.Number = 3
 )
 
 // encode refuses what decode would.
@@ -108,7 +126,7 @@ func encode(m message) ([]byte, error) {
 	if err := m.validate(); err != nil {
 		return nil, err
 	}
-	buf := number(nil, fieldNeeds, needs)
+	buf := number(nil, fieldNeeds, stateNeeds)
 	buf = text(buf, fieldNode, m.Node)
 	buf = text(buf, fieldInstance, m.Instance)
 	buf = number(buf, fieldStarted, uint64(m.Started))
@@ -122,6 +140,13 @@ func encode(m message) ([]byte, error) {
 		inner = number(inner, claimEpoch, uint64(claim.Epoch))
 		inner = number(inner, claimFlags, bits(claim.Confirmed, claim.Yielding))
 		buf = protowire.AppendBytes(protowire.AppendTag(buf, fieldClaim, protowire.BytesType), inner)
+	}
+	if m.Directors != nil {
+		var all []byte
+		for _, mac := range m.Directors {
+			all = append(all, mac[:]...)
+		}
+		buf = protowire.AppendBytes(protowire.AppendTag(buf, fieldDirectors, protowire.BytesType), all)
 	}
 	return buf, nil
 }
@@ -186,6 +211,8 @@ func decode(buf []byte) (message, error) {
 			var claim Claim
 			claim, err = v.claim()
 			m.Claims = append(m.Claims, claim)
+		case fieldDirectors:
+			m.Directors, err = v.macs()
 		default:
 			// A newer director's.
 		}
@@ -223,6 +250,9 @@ func (m message) validate() error {
 			return errors.New("its claims are out of order")
 		}
 		last = claim.Group
+	}
+	if len(m.Directors) > MaxDirectors || !slices.IsSortedFunc(m.Directors, MAC.compare) || len(slices.Compact(slices.Clone(m.Directors))) < len(m.Directors) {
+		return errors.New("its directors are out of order, or too many")
 	}
 	return nil
 }

@@ -3,6 +3,8 @@ package gossip
 import (
 	"bytes"
 	"errors"
+	"math"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -62,8 +64,38 @@ func messages() *rapid.Generator[message] {
 				})
 			}
 		}
+		if rapid.Bool().Draw(t, "says of directors") {
+			m.Directors = []MAC{}
+			for range rapid.IntRange(0, MaxDirectors).Draw(t, "directors") {
+				m.Directors = append(m.Directors, MAC{2, 0, 0, rapid.Byte().Draw(t, "mac"), 0, byte(len(m.Directors))})
+			}
+			slices.SortFunc(m.Directors, MAC.compare)
+		}
 		return m
 	})
+}
+
+func TestTheLongestStateFitsIntoAPacket(t *testing.T) {
+	m := message{
+		State: State{
+			Node: strings.Repeat("n", maxName), Instance: strings.Repeat("i", maxName), MAC: strings.Repeat("0", maxMAC),
+			Candidate: true, Impaired: true, Cordoned: true, Cold: true, APIReachable: true, Priority: math.MinInt32,
+		},
+		Started: math.MaxInt64, Number: math.MaxUint64, Every: maxEvery, Leaving: true,
+	}
+	for group := range MaxGroups {
+		m.Claims = append(m.Claims, Claim{Group: group, Epoch: math.MaxInt64, Confirmed: true, Yielding: true})
+	}
+	for i := range MaxDirectors {
+		m.Directors = append(m.Directors, MAC{byte(i)})
+	}
+	encoded, err := encode(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := decode(encoded); err != nil {
+		t.Errorf("of %d bytes: %v", len(encoded), err)
+	}
 }
 
 func TestWhatIsSaidIsHeardAndFitsIntoAPacket(t *testing.T) {
@@ -123,6 +155,7 @@ func TestWhatNoDirectorSaysIsRefused(t *testing.T) {
 		"a group that is too high":  bytes.Replace(encoded, []byte("\x08\x1f"), []byte("\x08\x20"), 1),
 		"a group twice":             append(bytes.Clone(encoded), "R\x02\x08\x1f"...),
 		"an epoch below 0":          append(bytes.Clone(encoded[:len(encoded)-13]), "R\x0b\x10\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"...),
+		"half a MAC address":        append(bytes.Clone(encoded), "j\x03abc"...),
 		"no number":                 bytes.Replace(encoded, []byte("\x28\x0c"), []byte("\x28\x00"), 1),
 		"its next one after a year": bytes.Replace(encoded, []byte("\x30\x32"), []byte("\x30\xff\xff\xff\x7f"), 1),
 		"more than a packet":        protowire.AppendString(protowire.AppendTag(bytes.Clone(encoded), 99, protowire.BytesType), strings.Repeat("a", maxBytes)),
@@ -134,10 +167,13 @@ func TestWhatNoDirectorSaysIsRefused(t *testing.T) {
 		})
 	}
 	for name, change := range map[string]func(*message){
-		"no instance":         func(m *message) { m.Instance = "" },
-		"claims out of order": func(m *message) { m.Claims[0].Group = 31 },
-		"an epoch below 0":    func(m *message) { m.Claims[0].Epoch = -1 },
-		"a long MAC":          func(m *message) { m.MAC = strings.Repeat("0", maxMAC+1) },
+		"no instance":            func(m *message) { m.Instance = "" },
+		"claims out of order":    func(m *message) { m.Claims[0].Group = 31 },
+		"an epoch below 0":       func(m *message) { m.Claims[0].Epoch = -1 },
+		"directors out of order": func(m *message) { m.Directors = []MAC{{2}, {1}} },
+		"a director twice":       func(m *message) { m.Directors = []MAC{{2}, {2}} },
+		"too many directors":     func(m *message) { m.Directors = make([]MAC, MaxDirectors+1) },
+		"a long MAC":             func(m *message) { m.MAC = strings.Repeat("0", maxMAC+1) },
 	} {
 		m := example()
 		if change(&m); m.validate() == nil {

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"time"
 	"unicode/utf8"
 
@@ -122,6 +123,20 @@ func (v value) claim() (Claim, error) {
 		return err
 	})
 	return claim, err
+}
+
+func (v value) macs() ([]MAC, error) {
+	if v.kind != protowire.BytesType {
+		return nil, errKind
+	}
+	if len(v.bytes)%len(MAC{}) != 0 {
+		return nil, errors.New("half a MAC address")
+	}
+	all := make([]MAC, 0, len(v.bytes)/len(MAC{}))
+	for part := range slices.Chunk(v.bytes, len(MAC{})) {
+		all = append(all, MAC(part))
+	}
+	return all, nil
 }
 
 // bundle makes one text of several messages, for who joins.
