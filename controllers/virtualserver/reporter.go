@@ -195,15 +195,18 @@ type part struct {
 }
 
 // mine says what this director reports of the VirtualServer: it is active for some
-// of its groups, or, if there is no such pool, its own is the first pool there is.
+// of its groups, by their Leases, or, if there is no such pool, its own is the first
+// pool there is.
 func (r *Reporter) mine(ctx context.Context, vs *v1alpha1.VirtualServer) (part, error) {
 	mine, groups := part{terms: map[int32]int64{}}, map[int32]bool{}
 	for _, text := range vs.Spec.Addresses {
 		// What is no address is reported too, with group 0.
 		addr, _ := netip.ParseAddr(string(text))
 		group := r.Director.Group(addr)
-		if r.Director.Active(group) {
-			mine.terms[group], _ = r.Director.Term(group)
+		// Who hands over goes on announcing for a moment, and has no term any more: it
+		// would write over what its successor has written, which may not see that soon.
+		if term, _ := r.Director.Term(group); term != 0 && r.Director.Active(group) {
+			mine.terms[group] = term
 			mine.report = mine.report || len(groups) == 0
 		}
 		groups[group] = true

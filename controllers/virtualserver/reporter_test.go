@@ -107,6 +107,15 @@ func TestANewTermIsReportedWhateverTheCacheShows(t *testing.T) {
 	if n := report(); n != 0 {
 		t.Errorf("%d writes later in the term, want none", n)
 	}
+	// While it hands over it announces still, and the status is its successor's.
+	director.term = 0
+	vs.Status.Addresses[0].Director = "lb-2"
+	if err := c.Update(t.Context(), vs); err != nil {
+		t.Fatal(err)
+	}
+	if n := report(); n != 0 {
+		t.Errorf("%d writes over what the successor says, want none", n)
+	}
 }
 
 // TestWhatADirectorReportsOfAVirtualServer is about one whose addresses are in the
