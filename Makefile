@@ -49,9 +49,8 @@ e2e: ## Run the end-to-end tests on a lab of their own.
 	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 60m ./test/e2e/...
 
 .PHONY: e2e-all
-e2e-all: ## Run all end-to-end tests twice over on one lab, and once with pods on a bridge.
-	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 150m ./test/e2e/... -args -rounds 2 -all
-	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 60m -run 'TestE2E/^pods$$' ./test/e2e/... -args -pods bridge
+e2e-all: ## Run all end-to-end tests, those too that take long, with pods on a bridge.
+	$(GO) test -tags e2e -count=1 -parallel 3 -timeout 90m ./test/e2e/... -args -all -pods bridge
 
 .PHONY: bench-takeover
 bench-takeover: ## Compare takeovers with keepalived's, about an hour; goes on where it was interrupted. FOR=35m takes less time, FRESH=1 begins anew.
