@@ -4,7 +4,6 @@ package director
 
 import (
 	"context"
-	"errors"
 	"os"
 	"strings"
 	"sync"
@@ -18,18 +17,16 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 	"sigs.k8s.io/yaml"
 
-	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	"github.com/lvs-operator/lvs-operator/internal/gossip/keylist"
+	"github.com/lvs-operator/lvs-operator/test/apiserver"
 )
 
 const operatorNamespace = "lvs-operator-system"
@@ -53,29 +50,8 @@ func (k keyed) await(t *testing.T) [][]byte {
 // TestKeysTakeNoMoreThanADirectorsRights runs the controller with the rights of
 // config/rbac and no others, against an API server that enforces them.
 func TestKeysTakeNoMoreThanADirectorsRights(t *testing.T) {
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Fatal("KUBEBUILDER_ASSETS is not set: this test needs a folder with etcd, kube-apiserver and kubectl; make test-api provides it")
-	}
-	environment := &envtest.Environment{
-		CRDDirectoryPaths: []string{"../../config/crd"}, ErrorIfCRDPathMissing: true, ControlPlaneStartTimeout: 3 * time.Minute,
-	}
-	admin, err := environment.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := environment.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		t.Fatal(err)
-	}
-	all, err := client.New(admin, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
+	server := apiserver.New(t)
+	admin, scheme, all := server.Config, server.Scheme, server.Client
 	other := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: operatorNamespace, Name: "other"}}
 	for _, object := range append(rights(t), other) {
 		if err := all.Create(t.Context(), object); err != nil {

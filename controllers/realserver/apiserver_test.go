@@ -4,7 +4,6 @@ package realserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -16,15 +15,12 @@ import (
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -33,64 +29,32 @@ import (
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	"github.com/lvs-operator/lvs-operator/internal/conditions"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
+	"github.com/lvs-operator/lvs-operator/test/apiserver"
 )
 
 // apiServer is the one that the tests share.
-var apiServer struct {
-	config *rest.Config
-	scheme *runtime.Scheme
-	client client.Client
-}
+var apiServer *apiserver.Server
 
-func TestMain(m *testing.M) {
-	code, err := withServer(m.Run)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func withServer(run func() int) (code int, err error) {
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		return 1, errors.New("KUBEBUILDER_ASSETS is not set: these tests need a folder with etcd, kube-apiserver and kubectl; make test-api provides it")
-	}
-	environment := &envtest.Environment{
-		CRDDirectoryPaths: []string{"../../config/crd"}, ErrorIfCRDPathMissing: true,
-		ControlPlaneStartTimeout: 3 * time.Minute,
-	}
-	if apiServer.config, err = environment.Start(); err != nil {
-		return 1, fmt.Errorf("starting the API server: %w", err)
-	}
-	defer func() { err = errors.Join(err, environment.Stop()) }()
-	apiServer.scheme = runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(apiServer.scheme), v1alpha1.AddToScheme(apiServer.scheme)); err != nil {
-		return 1, err
-	}
-	if apiServer.client, err = client.New(apiServer.config, client.Options{Scheme: apiServer.scheme}); err != nil {
-		return 1, err
-	}
-	return run(), nil
-}
+func TestMain(m *testing.M) { apiserver.Main(m, func(s *apiserver.Server) { apiServer = s }) }
 
 func create(t *testing.T, objects ...client.Object) {
 	t.Helper()
 	for _, object := range objects {
 		status := object.DeepCopyObject().(client.Object)
 		object.SetUID("")
-		if err := apiServer.client.Create(t.Context(), object); err != nil {
+		if err := apiServer.Client.Create(t.Context(), object); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
 			now := int64(0)
-			err := apiServer.client.Delete(context.WithoutCancel(t.Context()), object, &client.DeleteOptions{GracePeriodSeconds: &now})
+			err := apiServer.Client.Delete(context.WithoutCancel(t.Context()), object, &client.DeleteOptions{GracePeriodSeconds: &now})
 			if client.IgnoreNotFound(err) != nil {
 				t.Error(err)
 			}
 		})
 		if pod, ok := status.(*corev1.Pod); ok {
 			object.(*corev1.Pod).Status = pod.Status
-			if err := apiServer.client.Status().Update(t.Context(), object); err != nil {
+			if err := apiServer.Client.Status().Update(t.Context(), object); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -131,7 +95,7 @@ func asAgent(t *testing.T) *rest.Config {
 		}
 		create(t, object)
 	}
-	config := rest.CopyConfig(apiServer.config)
+	config := rest.CopyConfig(apiServer.Config)
 	config.Impersonate = rest.ImpersonationConfig{
 		UserName: "system:serviceaccount:lvs-operator-system:lvs-operator-realserver",
 		Groups:   []string{"system:authenticated", "system:serviceaccounts"},
@@ -144,7 +108,7 @@ func start(t *testing.T) *obedient {
 	t.Helper()
 	skipNames := true
 	mgr, err := manager.New(asAgent(t), manager.Options{
-		Scheme: apiServer.scheme, Metrics: server.Options{BindAddress: "0"},
+		Scheme: apiServer.Scheme, Metrics: server.Options{BindAddress: "0"},
 		Controller: config.Controller{SkipNameValidation: &skipNames},
 		Cache:      cache.Options{ByObject: CacheOptions("node-a")},
 	})
@@ -180,7 +144,7 @@ func start(t *testing.T) *obedient {
 func gateIs(t *testing.T, name, want string) func() error {
 	return func() error {
 		var pod corev1.Pod
-		if err := apiServer.client.Get(t.Context(), types.NamespacedName{Namespace: "shop", Name: name}, &pod); err != nil {
+		if err := apiServer.Client.Get(t.Context(), types.NamespacedName{Namespace: "shop", Name: name}, &pod); err != nil {
 			return err
 		}
 		got := ""
@@ -196,7 +160,7 @@ func gateIs(t *testing.T, name, want string) func() error {
 
 func TestAgainstAnAPIServer(t *testing.T) {
 	shop := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}
-	if err := apiServer.client.Create(t.Context(), shop); err != nil {
+	if err := apiServer.Client.Create(t.Context(), shop); err != nil {
 		t.Fatal(err)
 	}
 	create(t,
@@ -216,7 +180,7 @@ func TestAgainstAnAPIServer(t *testing.T) {
 		eventually(t, gateIs(t, "db", "True NotSelected"))
 		eventually(t, gateIs(t, "elsewhere", ""))
 		var pod corev1.Pod
-		if err := apiServer.client.Get(t.Context(), client.ObjectKeyFromObject(web), &pod); err != nil {
+		if err := apiServer.Client.Get(t.Context(), client.ObjectKeyFromObject(web), &pod); err != nil {
 			t.Fatal(err)
 		}
 		if len(pod.Status.Conditions) != 2 || len(pod.Status.PodIPs) != 1 {
@@ -246,7 +210,7 @@ func TestAgainstAnAPIServer(t *testing.T) {
 	t.Run("another pod of the same name is not touched", func(t *testing.T) {
 		old := db.DeepCopy()
 		old.UID = "uid-of-another"
-		c := &Controller{Client: apiServer.client, Now: time.Now}
+		c := &Controller{Client: apiServer.Client, Now: time.Now}
 		if err := c.write(t.Context(), old, nil, corev1.PodCondition{Type: v1alpha1.PodConditionRealServerReady, Status: corev1.ConditionFalse, LastTransitionTime: metav1.Now()}); err == nil {
 			t.Error("it was written without an error")
 		}
@@ -260,7 +224,7 @@ func TestAgainstAnAPIServer(t *testing.T) {
 	})
 
 	t.Run("what is not wanted any more is taken back", func(t *testing.T) {
-		if err := apiServer.client.Delete(t.Context(), selecting("first", "")); err != nil && !strings.Contains(err.Error(), "not found") {
+		if err := apiServer.Client.Delete(t.Context(), selecting("first", "")); err != nil && !strings.Contains(err.Error(), "not found") {
 			t.Fatal(err)
 		}
 		eventually(t, func() error {
@@ -275,7 +239,7 @@ func TestAgainstAnAPIServer(t *testing.T) {
 // says looks whether the node's object lists a VIP of a pod, and who made it.
 func says(t *testing.T, uid types.UID, vip string) error {
 	var node v1alpha1.RealServerNode
-	if err := apiServer.client.Get(t.Context(), types.NamespacedName{Name: "node-a"}, &node); err != nil {
+	if err := apiServer.Client.Get(t.Context(), types.NamespacedName{Name: "node-a"}, &node); err != nil {
 		return err
 	}
 	if len(node.OwnerReferences) != 1 || node.OwnerReferences[0].Kind != "Node" {

@@ -19,17 +19,16 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/yaml"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/log"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
 
 	"github.com/lvs-operator/lvs-operator/api/v1alpha1"
 	"github.com/lvs-operator/lvs-operator/controllers/director"
+	"github.com/lvs-operator/lvs-operator/test/apiserver"
 )
 
 const namespace = "lvs-operator-system"
@@ -64,30 +63,9 @@ func (l *leaving) Leave(ctx context.Context) error {
 // TestUninstallMayDoWhatItDoes runs it with the rights of its Job, beside a
 // director's membership.
 func TestUninstallMayDoWhatItDoes(t *testing.T) {
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		t.Fatal("KUBEBUILDER_ASSETS is not set: make test-api provides it")
-	}
-	environment := &envtest.Environment{
-		CRDDirectoryPaths: []string{"../../config/crd"}, ErrorIfCRDPathMissing: true, ControlPlaneStartTimeout: 3 * time.Minute,
-	}
-	admin, err := environment.Start()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := environment.Stop(); err != nil {
-			t.Error(err)
-		}
-	})
+	apiServer := apiserver.New(t)
+	admin, scheme, api := apiServer.Config, apiServer.Scheme, apiServer.Client
 	log.SetLogger(logr.Discard())
-	scheme := runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(scheme), v1alpha1.AddToScheme(scheme)); err != nil {
-		t.Fatal(err)
-	}
-	api, err := client.New(admin, client.Options{Scheme: scheme})
-	if err != nil {
-		t.Fatal(err)
-	}
 	pod := furnish(t, api)
 	member := &leaving{api: api, joined: make(chan struct{})}
 	membership(t, admin, scheme, &director.Membership{Node: "lb-1", Member: member, Now: time.Now}, pod)

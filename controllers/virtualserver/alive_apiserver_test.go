@@ -53,7 +53,7 @@ func (s *successor) begin(epoch int64) {
 func show(t *testing.T, name string, groups ...v1alpha1.GroupStatus) {
 	t.Helper()
 	var director v1alpha1.Director
-	if err := apiServer.client.Get(t.Context(), client.ObjectKey{Name: name}, &director); err != nil {
+	if err := apiServer.Client.Get(t.Context(), client.ObjectKey{Name: name}, &director); err != nil {
 		t.Fatal(err)
 	}
 	wanted := conditions.Director(conditions.DirectorOutcome{Director: &director, Now: time.Now(), Groups: groups, TotalGroups: 1})
@@ -61,7 +61,7 @@ func show(t *testing.T, name string, groups ...v1alpha1.GroupStatus) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := apiServer.client.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(apply),
+	if err := apiServer.Client.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(apply),
 		client.FieldOwner(conditions.DirectorManager), client.ForceOwnership); err != nil {
 		t.Fatal(err)
 	}
@@ -83,7 +83,7 @@ func TestASupersededDirectorIsShownUntilItSpeaks(t *testing.T) {
 	node.Status.Conditions = []corev1.NodeCondition{{Type: corev1.NodeReady, Status: corev1.ConditionTrue}}
 	pod.Status.Conditions = []corev1.PodCondition{{Type: corev1.PodReady, Status: corev1.ConditionTrue}}
 	for _, object := range []client.Object{node, pod} {
-		if err := apiServer.client.Status().Update(t.Context(), object); err != nil {
+		if err := apiServer.Client.Status().Update(t.Context(), object); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -93,7 +93,7 @@ func TestASupersededDirectorIsShownUntilItSpeaks(t *testing.T) {
 	terms := judgeAlive(t, who)
 	reason := func() string {
 		var director v1alpha1.Director
-		if err := apiServer.client.Get(t.Context(), client.ObjectKey{Name: dead}, &director); err != nil {
+		if err := apiServer.Client.Get(t.Context(), client.ObjectKey{Name: dead}, &director); err != nil {
 			t.Fatal(err)
 		}
 		if have := meta.FindStatusCondition(director.Status.Conditions, v1alpha1.ConditionAlive); have != nil {
@@ -120,7 +120,7 @@ func TestASupersededDirectorIsShownUntilItSpeaks(t *testing.T) {
 		t.Errorf("superseded %s after the takeover: no director could have written by then", time.Since(since))
 	}
 	var director v1alpha1.Director
-	if err := apiServer.client.Get(t.Context(), client.ObjectKey{Name: dead}, &director); err != nil {
+	if err := apiServer.Client.Get(t.Context(), client.ObjectKey{Name: dead}, &director); err != nil {
 		t.Fatal(err)
 	}
 	if len(director.Status.Groups) != 1 || director.Status.Display.Active != "1/1 groups" {

@@ -4,11 +4,9 @@ package virtualserver
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -18,13 +16,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/runtime"
-	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
-	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/config"
-	"sigs.k8s.io/controller-runtime/pkg/envtest"
 	"sigs.k8s.io/controller-runtime/pkg/event"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
 	"sigs.k8s.io/controller-runtime/pkg/metrics/server"
@@ -36,54 +30,22 @@ import (
 	"github.com/lvs-operator/lvs-operator/internal/health"
 	"github.com/lvs-operator/lvs-operator/internal/netstate"
 	"github.com/lvs-operator/lvs-operator/internal/plan"
+	"github.com/lvs-operator/lvs-operator/test/apiserver"
 )
 
 // apiServer is the one that the tests share.
-var apiServer struct {
-	config *rest.Config
-	scheme *runtime.Scheme
-	client client.Client
-}
+var apiServer *apiserver.Server
 
-func TestMain(m *testing.M) {
-	code, err := withServer(m.Run)
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		code = 1
-	}
-	os.Exit(code)
-}
-
-func withServer(run func() int) (code int, err error) {
-	if os.Getenv("KUBEBUILDER_ASSETS") == "" {
-		return 1, errors.New("KUBEBUILDER_ASSETS is not set: these tests need a folder with etcd, kube-apiserver and kubectl; make test-api provides it")
-	}
-	environment := &envtest.Environment{
-		CRDDirectoryPaths: []string{"../../config/crd"}, ErrorIfCRDPathMissing: true,
-		ControlPlaneStartTimeout: 3 * time.Minute,
-	}
-	if apiServer.config, err = environment.Start(); err != nil {
-		return 1, fmt.Errorf("starting the API server: %w", err)
-	}
-	defer func() { err = errors.Join(err, environment.Stop()) }()
-	apiServer.scheme = runtime.NewScheme()
-	if err := errors.Join(clientgoscheme.AddToScheme(apiServer.scheme), v1alpha1.AddToScheme(apiServer.scheme)); err != nil {
-		return 1, err
-	}
-	if apiServer.client, err = client.New(apiServer.config, client.Options{Scheme: apiServer.scheme}); err != nil {
-		return 1, err
-	}
-	return run(), nil
-}
+func TestMain(m *testing.M) { apiserver.Main(m, func(s *apiserver.Server) { apiServer = s }) }
 
 func create(t *testing.T, objects ...client.Object) {
 	t.Helper()
 	for _, object := range objects {
-		if err := apiServer.client.Create(t.Context(), object); err != nil {
+		if err := apiServer.Client.Create(t.Context(), object); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() {
-			if err := apiServer.client.Delete(context.WithoutCancel(t.Context()), object); client.IgnoreNotFound(err) != nil {
+			if err := apiServer.Client.Delete(context.WithoutCancel(t.Context()), object); client.IgnoreNotFound(err) != nil {
 				t.Error(err)
 			}
 		})
@@ -200,7 +162,7 @@ func direct(t *testing.T, node string) (*obedient, *events.FakeRecorder) {
 	sites <- event.TypedGenericEvent[netstate.Key]{}
 	recorder := events.NewFakeRecorder(1024)
 	for _, s := range []interface{ SetupWithManager(manager.Manager) error }{
-		&Planner{Reader: mgr.GetClient(), Live: apiServer.client, Director: o, SiteChanged: sites},
+		&Planner{Reader: mgr.GetClient(), Live: apiServer.Client, Director: o, SiteChanged: sites},
 		&Reporter{Client: mgr.GetClient(), Director: o, Changed: o.servers, Events: recorder, Now: time.Now},
 	} {
 		if err := s.SetupWithManager(mgr); err != nil {
@@ -216,8 +178,8 @@ func direct(t *testing.T, node string) (*obedient, *events.FakeRecorder) {
 func newManager(t *testing.T) manager.Manager {
 	t.Helper()
 	skip := true
-	mgr, err := manager.New(apiServer.config, manager.Options{
-		Scheme: apiServer.scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip},
+	mgr, err := manager.New(apiServer.Config, manager.Options{
+		Scheme: apiServer.Scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -258,7 +220,7 @@ func told(recorder *events.FakeRecorder, text string) (found []string) {
 func is(name, director string, want ...string) func() error {
 	return func() error {
 		var vs v1alpha1.VirtualServer
-		if err := apiServer.client.Get(context.Background(), client.ObjectKey{Namespace: "shop", Name: name}, &vs); err != nil {
+		if err := apiServer.Client.Get(context.Background(), client.ObjectKey{Namespace: "shop", Name: name}, &vs); err != nil {
 			return err
 		}
 		var got []string
@@ -282,7 +244,7 @@ func is(name, director string, want ...string) func() error {
 func writers(t *testing.T, name string) []string {
 	t.Helper()
 	var vs v1alpha1.VirtualServer
-	if err := apiServer.client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: name}, &vs); err != nil {
+	if err := apiServer.Client.Get(t.Context(), client.ObjectKey{Namespace: "shop", Name: name}, &vs); err != nil {
 		t.Fatal(err)
 	}
 	var all []string
@@ -309,11 +271,11 @@ func TestStatusFromTheFirstDirectorToTheNext(t *testing.T) {
 	}
 
 	// An edit is reported for its own generation.
-	if err := apiServer.client.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
+	if err := apiServer.Client.Get(t.Context(), client.ObjectKeyFromObject(web), web); err != nil {
 		t.Fatal(err)
 	}
 	web.Spec.Scheduler = "rr"
-	if err := apiServer.client.Update(t.Context(), web); err != nil {
+	if err := apiServer.Client.Update(t.Context(), web); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, is("web", "lb-1", good...))
@@ -339,18 +301,18 @@ func TestStatusFromTheFirstDirectorToTheNext(t *testing.T) {
 	time.Sleep(time.Until(web.CreationTimestamp.Add(1100 * time.Millisecond)))
 	create(t, younger)
 	eventually(t, is("younger", "", "False Conflict", "False NotAccepted", "False NotAccepted"))
-	if err := apiServer.client.Get(t.Context(), client.ObjectKeyFromObject(younger), younger); err != nil {
+	if err := apiServer.Client.Get(t.Context(), client.ObjectKeyFromObject(younger), younger); err != nil {
 		t.Fatal(err)
 	}
 	if c := meta.FindStatusCondition(younger.Status.Conditions, "Accepted"); !strings.Contains(c.Message, "shop/web") {
 		t.Errorf("message = %q", c.Message)
 	}
 	eventually(t, is("web", "lb-2", good...))
-	if err := apiServer.client.Delete(t.Context(), web); err != nil {
+	if err := apiServer.Client.Delete(t.Context(), web); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, is("younger", "lb-2", good...))
-	if err := apiServer.client.Delete(t.Context(), younger); err != nil {
+	if err := apiServer.Client.Delete(t.Context(), younger); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
@@ -370,7 +332,7 @@ func TestTheDirectorObject(t *testing.T) {
 	recorder := events.NewFakeRecorder(100)
 	now := time.Date(2026, 1, 2, 12, 0, 0, 999, time.UTC)
 	reporter := &directorcontroller.Reporter{
-		Client: apiServer.client, Node: "lb-9", Director: who, Events: recorder, Now: func() time.Time { return now },
+		Client: apiServer.Client, Node: "lb-9", Director: who, Events: recorder, Now: func() time.Time { return now },
 	}
 	look := func() *v1alpha1.Director {
 		t.Helper()
@@ -379,7 +341,7 @@ func TestTheDirectorObject(t *testing.T) {
 			t.Fatal(err)
 		}
 		var director v1alpha1.Director
-		err := apiServer.client.Get(t.Context(), client.ObjectKey{Name: "lb-9"}, &director)
+		err := apiServer.Client.Get(t.Context(), client.ObjectKey{Name: "lb-9"}, &director)
 		if client.IgnoreNotFound(err) != nil {
 			t.Fatal(err)
 		}
@@ -421,7 +383,7 @@ func TestTheDirectorObject(t *testing.T) {
 	}
 
 	// One that somebody deletes is made again; of another pool it is another.
-	if err := apiServer.client.Delete(t.Context(), d); err != nil {
+	if err := apiServer.Client.Delete(t.Context(), d); err != nil {
 		t.Fatal(err)
 	}
 	if again := look(); again.UID == d.UID || again.Status.MAC != d.Status.MAC {

@@ -97,11 +97,11 @@ func (a *asked) workloads() []string {
 func farm(t *testing.T) (*farmer, *Planner, *asked) {
 	t.Helper()
 	watching := &asked{resources: map[string]bool{}}
-	watched := rest.CopyConfig(apiServer.config)
+	watched := rest.CopyConfig(apiServer.Config)
 	watched.Wrap(func(rt http.RoundTripper) http.RoundTripper { watching.RoundTripper = rt; return watching })
 	skip := true
 	mgr, err := manager.New(watched, manager.Options{
-		Scheme: apiServer.scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip},
+		Scheme: apiServer.Scheme, Metrics: server.Options{BindAddress: "0"}, Controller: config.Controller{SkipNameValidation: &skip},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -113,7 +113,7 @@ func farm(t *testing.T) (*farmer, *Planner, *asked) {
 	f := &farmer{planned: map[netip.Addr]int{}}
 	sites := make(chan event.TypedGenericEvent[netstate.Key], 1)
 	sites <- event.TypedGenericEvent[netstate.Key]{}
-	planner := &Planner{Reader: mgr.GetClient(), Live: apiServer.client, Director: f, Workloads: workloads, SiteChanged: sites}
+	planner := &Planner{Reader: mgr.GetClient(), Live: apiServer.Client, Director: f, Workloads: workloads, SiteChanged: sites}
 	if err := planner.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}
@@ -137,7 +137,7 @@ func grow(t *testing.T, pod *corev1.Pod) {
 	status := pod.Status
 	create(t, pod)
 	pod.Status = status
-	if err := apiServer.client.Status().Update(t.Context(), pod); err != nil {
+	if err := apiServer.Client.Status().Update(t.Context(), pod); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -223,7 +223,7 @@ func TestWorkloadsFromTheAPIServer(t *testing.T) {
 	create(t, agent)
 	before := f.counts()
 	agent.Status.Pods = []v1alpha1.PreparedPod{preparedWith(web1, "192.168.11.231")}
-	if err := apiServer.client.Status().Update(t.Context(), agent); err != nil {
+	if err := apiServer.Client.Status().Update(t.Context(), agent); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {
@@ -244,7 +244,7 @@ func TestWorkloadsFromTheAPIServer(t *testing.T) {
 	eventually(t, plannedAgain(named, before))
 	before = f.counts()
 	slice.Endpoints[0].Conditions = discoveryv1.EndpointConditions{Ready: new(false), Serving: new(false)}
-	if err := apiServer.client.Update(t.Context(), slice); err != nil {
+	if err := apiServer.Client.Update(t.Context(), slice); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, plannedAgain(named, before))
@@ -259,10 +259,10 @@ func TestWorkloadsFromTheAPIServer(t *testing.T) {
 	// A pod's heartbeat is no work; its termination is.
 	before = f.counts()
 	web1.Status.Message = "still here"
-	if err := apiServer.client.Status().Update(t.Context(), web1); err != nil {
+	if err := apiServer.Client.Status().Update(t.Context(), web1); err != nil {
 		t.Fatal(err)
 	}
-	if err := apiServer.client.Delete(t.Context(), web2); err != nil {
+	if err := apiServer.Client.Delete(t.Context(), web2); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, ready(1))
@@ -273,17 +273,17 @@ func TestWorkloadsFromTheAPIServer(t *testing.T) {
 	}
 
 	// To zero, and back.
-	if err := apiServer.client.Get(t.Context(), client.ObjectKeyFromObject(web2), web2); err != nil {
+	if err := apiServer.Client.Get(t.Context(), client.ObjectKeyFromObject(web2), web2); err != nil {
 		t.Fatal(err)
 	}
 	web2.Finalizers = nil
-	if err := apiServer.client.Update(t.Context(), web2); err != nil {
+	if err := apiServer.Client.Update(t.Context(), web2); err != nil {
 		t.Fatal(err)
 	}
-	if err := apiServer.client.Delete(t.Context(), web1, client.GracePeriodSeconds(0)); err != nil {
+	if err := apiServer.Client.Delete(t.Context(), web1, client.GracePeriodSeconds(0)); err != nil {
 		t.Fatal(err)
 	}
-	if err := apiServer.client.Delete(t.Context(), web2, client.GracePeriodSeconds(0)); client.IgnoreNotFound(err) != nil {
+	if err := apiServer.Client.Delete(t.Context(), web2, client.GracePeriodSeconds(0)); client.IgnoreNotFound(err) != nil {
 		t.Fatal(err)
 	}
 	eventually(t, func() error {

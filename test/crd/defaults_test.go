@@ -97,7 +97,7 @@ func TestAnEmptyListIsASource(t *testing.T) {
 			}
 			tc.change(&made.Spec)
 			hadList := made.Spec.RealServers != nil
-			err := server.client.Create(t.Context(), made, client.DryRunAll)
+			err := server.Client.Create(t.Context(), made, client.DryRunAll)
 			if tc.want == "" && err != nil || tc.want != "" && (err == nil || !strings.Contains(err.Error(), tc.want)) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
@@ -150,7 +150,7 @@ func TestGoZerosAreDefaulted(t *testing.T) {
 			SlowStart:    &v1alpha1.SlowStart{},
 		},
 	}
-	if err := server.client.Create(t.Context(), made, client.DryRunAll); err != nil {
+	if err := server.Client.Create(t.Context(), made, client.DryRunAll); err != nil {
 		t.Fatal(err)
 	}
 	if got := made.Spec.HealthChecks[0].Interval.Duration; got != 2*time.Second {
@@ -178,7 +178,7 @@ func TestADrainOfZeroStaysZero(t *testing.T) {
 			Drain:       &v1alpha1.Drain{Timeout: &metav1.Duration{}},
 		},
 	}
-	if err := server.client.Create(t.Context(), made, client.DryRunAll); err != nil {
+	if err := server.Client.Create(t.Context(), made, client.DryRunAll); err != nil {
 		t.Fatal(err)
 	}
 	if got := made.Spec.Drain.Timeout; got == nil || got.Duration != 0 {
@@ -189,7 +189,7 @@ func TestADrainOfZeroStaysZero(t *testing.T) {
 // admit sends an object through a dry run and reads what became of it.
 func admit(t *testing.T, object *unstructured.Unstructured, into any) {
 	t.Helper()
-	if err := server.client.Create(t.Context(), object, client.DryRunAll); err != nil {
+	if err := server.Client.Create(t.Context(), object, client.DryRunAll); err != nil {
 		t.Fatal(err)
 	}
 	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(object.Object, into); err != nil {

@@ -89,7 +89,7 @@ func apply(t *testing.T, where, text string) int {
 		if made.GetKind() == "VirtualServer" {
 			made.SetNamespace("default")
 		}
-		strict := client.WithFieldValidation(server.client, "Strict")
+		strict := client.WithFieldValidation(server.Client, "Strict")
 		if err := strict.Create(t.Context(), made, client.DryRunAll); err != nil {
 			t.Errorf("%s: %s %s: %v", where, made.GetKind(), made.GetName(), err)
 		}

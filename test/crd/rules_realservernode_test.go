@@ -61,7 +61,7 @@ func TestAgentReportsItsNode(t *testing.T) {
 	report(pods[3])
 
 	var got v1alpha1.RealServerNode
-	if err := server.client.Get(ctx, client.ObjectKey{Name: "reporting"}, &got); err != nil {
+	if err := server.Client.Get(ctx, client.ObjectKey{Name: "reporting"}, &got); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(pods[3:4], got.Status.Pods); diff != "" {

@@ -88,21 +88,21 @@ func attempt(t *testing.T, at, change string) error {
 	kind, _, _ := strings.Cut(at, ".")
 	before, after, isUpdate := strings.Cut(change, "=>")
 	if !isUpdate {
-		return server.client.Create(t.Context(), object(t, kind, change), client.DryRunAll)
+		return server.Client.Create(t.Context(), object(t, kind, change), client.DryRunAll)
 	}
 
 	stored := object(t, kind, before)
-	if err := server.client.Create(t.Context(), stored); err != nil {
+	if err := server.Client.Create(t.Context(), stored); err != nil {
 		t.Fatalf("making the object to change: %v", err)
 	}
 	defer func() {
-		if err := server.client.Delete(t.Context(), stored); err != nil {
+		if err := server.Client.Delete(t.Context(), stored); err != nil {
 			t.Errorf("deleting it: %v", err)
 		}
 	}()
 	changed := object(t, kind, after)
 	changed.SetResourceVersion(stored.GetResourceVersion())
-	return server.client.Update(t.Context(), changed, client.DryRunAll)
+	return server.Client.Update(t.Context(), changed, client.DryRunAll)
 }
 
 // refusedBy tells whether an error is the API server's, of that rule and at
@@ -153,7 +153,7 @@ func TestUnknownFieldsAreRefused(t *testing.T) {
 		`{spec: {healthChecks: [{type: TCP, http: {}}]}}`,
 	} {
 		made := object(t, "VirtualServer", patch)
-		strict := client.WithFieldValidation(server.client, "Strict")
+		strict := client.WithFieldValidation(server.Client, "Strict")
 		if err := strict.Create(t.Context(), made, client.DryRunAll); !apierrors.IsBadRequest(err) || !strings.Contains(err.Error(), "unknown field") {
 			t.Errorf("%s: got %v, want an unknown field", patch, err)
 		}

@@ -36,7 +36,7 @@ func TestGroupsShareTheAddresses(t *testing.T) {
 		{Address: "10.0.0.3", Group: 1, Director: "node-b"},
 	}
 	var got v1alpha1.VirtualServer
-	if err := server.client.Get(ctx, types.NamespacedName{Namespace: "default", Name: "shared"}, &got); err != nil {
+	if err := server.Client.Get(ctx, types.NamespacedName{Namespace: "default", Name: "shared"}, &got); err != nil {
 		t.Fatal(err)
 	}
 	if diff := cmp.Diff(want, got.Status.Addresses); diff != "" {
@@ -62,7 +62,7 @@ func applyStatus(ctx context.Context, t *testing.T, object client.Object, manage
 	if err != nil {
 		t.Fatal(err)
 	}
-	err = server.client.Status().Patch(ctx, object, client.RawPatch(types.ApplyPatchType, patch), client.FieldOwner(manager), client.ForceOwnership)
+	err = server.Client.Status().Patch(ctx, object, client.RawPatch(types.ApplyPatchType, patch), client.FieldOwner(manager), client.ForceOwnership)
 	if err != nil {
 		t.Fatalf("applying the status as %s: %v", manager, err)
 	}
@@ -118,10 +118,10 @@ func TestColumnsOfKubectl(t *testing.T) {
 // row asks for an object as kubectl get does and returns its first cells.
 func row(ctx context.Context, t *testing.T, path string, cells int) []any {
 	t.Helper()
-	config := rest.CopyConfig(server.config)
+	config := rest.CopyConfig(server.Config)
 	config.GroupVersion = &v1alpha1.GroupVersion
 	config.APIPath = "/apis"
-	config.NegotiatedSerializer = serializer.NewCodecFactory(server.client.Scheme()).WithoutConversion()
+	config.NegotiatedSerializer = serializer.NewCodecFactory(server.Client.Scheme()).WithoutConversion()
 	asker, err := rest.RESTClientFor(config)
 	if err != nil {
 		t.Fatal(err)
