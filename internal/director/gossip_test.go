@@ -329,12 +329,15 @@ func TestAClaimIsToldForEachGroupThatIsAnnounced(t *testing.T) {
 
 func TestAWitnessSaysOnlyWhatItSaidItself(t *testing.T) {
 	at := time.Unix(1000, 0)
+	claims := []gossip.Claim{{Group: 0, Epoch: 3}, {Group: 1, Epoch: 5, Confirmed: true}}
 	heard := gossip.Member{
-		Node: "lb-2", HeardAt: at, Alive: true,
-		State: gossip.State{Candidate: true, APIReachable: true, Claims: []gossip.Claim{{Group: 0, Epoch: 3}, {Group: 1, Epoch: 5, Confirmed: true}}},
+		Node: "lb-2", HeardAt: at, Alive: true, Said: claims,
+		State: gossip.State{Candidate: true, APIReachable: true, Claims: claims},
 	}
 	relayed, dead, left, stranger := heard, heard, heard, heard
+	// It said more before it fell silent than this director heard.
 	relayed.Relayed = true
+	relayed.State.Claims = []gossip.Claim{{Group: 1, Epoch: 6}}
 	dead.Dead, dead.DeadAt = true, at.Add(time.Second)
 	left.Left = true
 	stranger.Node = "lb-9"
@@ -351,7 +354,7 @@ func TestAWitnessSaysOnlyWhatItSaidItself(t *testing.T) {
 	}{
 		"never heard":             {nil, []election.Witness{{Peer: peer}}},
 		"heard":                   {[]gossip.Member{heard}, []election.Witness{spoken}},
-		"told of by others":       {[]gossip.Member{relayed}, []election.Witness{{Peer: peer, HeardAt: at}}},
+		"told of by others":       {[]gossip.Member{relayed}, []election.Witness{{Peer: peer, HeardAt: at, Claim: election.Claim{Epoch: 5, Confirmed: true}}}},
 		"dead":                    {[]gossip.Member{dead}, []election.Witness{died}},
 		"gone of its own will":    {[]gossip.Member{left}, []election.Witness{}},
 		"one that nobody expects": {[]gossip.Member{stranger}, []election.Witness{{Peer: peer}, other}},

@@ -238,8 +238,9 @@ func TestAMachineThatDiesIsReplacedBeforeItsLeaseExpires(t *testing.T) {
 				p.plan(vip1)
 				pass(time.Second)
 				s := p.present()
-				member := gossip.Member{Node: "lb-2", Alive: true, State: gossip.State{
-					Candidate: true, APIReachable: true, Claims: []gossip.Claim{{Epoch: 4, Confirmed: true}},
+				claims := []gossip.Claim{{Epoch: 4, Confirmed: true}}
+				member := gossip.Member{Node: "lb-2", Alive: true, Said: claims, State: gossip.State{
+					Candidate: true, APIReachable: true, Claims: claims,
 				}}
 				tell := func() {
 					w.set(func(w *wire) { w.view = gossip.View{Members: []gossip.Member{member}} })

@@ -69,7 +69,7 @@ func witnesses(view gossip.View, peers []election.Peer, group int) []election.Wi
 }
 
 // witness returns what gossip tells of one peer. What others say in its name says
-// neither that it was heard nor what it claims.
+// neither that it was heard nor what it claims: a takeover rests on its own word.
 func witness(peer election.Peer, m gossip.Member, known bool, group int) election.Witness {
 	w := election.Witness{Peer: peer}
 	if !known || m.HeardAt.IsZero() {
@@ -79,16 +79,16 @@ func witness(peer election.Peer, m gossip.Member, known bool, group int) electio
 	if m.Dead {
 		w.DeadAt = m.DeadAt
 	}
+	for _, c := range m.Said {
+		if c.Group == group {
+			w.Claim = election.Claim{Epoch: c.Epoch, Confirmed: c.Confirmed, Yielding: c.Yielding}
+		}
+	}
 	if m.Relayed {
 		return w
 	}
 	w.APIReachable = m.State.APIReachable
 	w.Candidate, w.Impaired, w.Cordoned = m.State.Candidate, m.State.Impaired, m.State.Cordoned
 	w.Cold, w.Priority = m.State.Cold, m.State.Priority
-	for _, c := range m.State.Claims {
-		if c.Group == group {
-			w.Claim = election.Claim{Epoch: c.Epoch, Confirmed: c.Confirmed, Yielding: c.Yielding}
-		}
-	}
 	return w
 }

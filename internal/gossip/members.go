@@ -29,6 +29,9 @@ type Member struct {
 	// member, and that its own messages said something else, or nothing.
 	State   State
 	Relayed bool
+	// Said is what it last claimed itself, and not only another says that it does; none
+	// if it took its leave.
+	Said []Claim
 	// HeardAt is when its last message came from itself, zero if none has. What
 	// another said of it does not count, nor does what came over TCP: only
 	// what came the way that its claims come, which may be shut.
@@ -240,11 +243,11 @@ func (b *book) members(now, woke time.Time) []Member {
 	for node, r := range b.records {
 		m := Member{
 			Node: node, Addr: r.addr.Addr(), State: r.newest.State, Relayed: r.relayed(),
-			HeardAt: r.heardAt, Left: r.left,
+			HeardAt: r.heardAt, Left: r.left, Said: slices.Clone(r.own.Claims),
 		}
 		m.State.Claims, m.State.Directors = slices.Clone(m.State.Claims), slices.Clone(m.State.Directors)
 		if r.left {
-			m.State.Claims = nil
+			m.State.Claims, m.Said = nil, nil
 		}
 		if at, dead := r.diedAt(now, woke); dead {
 			m.Dead, m.DeadAt = true, at

@@ -60,14 +60,14 @@ func TestOnlyWhatAMemberSaysItselfIsHeard(t *testing.T) {
 	if told := b.take(said(1, 1), nil, false, noon); !told.news || told.doubted {
 		t.Errorf("told %+v by another, want news", told)
 	}
-	if m := b.members(noon, time.Time{})[0]; !m.HeardAt.IsZero() || !m.Relayed || len(m.State.Claims) != 1 {
+	if m := b.members(noon, time.Time{})[0]; !m.HeardAt.IsZero() || !m.Relayed || len(m.State.Claims) != 1 || len(m.Said) != 0 {
 		t.Errorf("told by another: %+v", m)
 	}
 	// The same said by itself is news: now it counts.
 	if told := b.take(said(1, 1), nil, true, after(time.Second)); !told.news || !told.doubted {
 		t.Errorf("told %+v by itself, want news and doubt that it is away", told)
 	}
-	if m := b.members(noon, time.Time{})[0]; !m.HeardAt.Equal(after(time.Second)) || m.Relayed {
+	if m := b.members(noon, time.Time{})[0]; !m.HeardAt.Equal(after(time.Second)) || m.Relayed || len(m.Said) != 1 {
 		t.Errorf("heard: %+v", m)
 	}
 	again := said(1, 2)
