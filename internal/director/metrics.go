@@ -25,6 +25,7 @@ type Metrics struct {
 	relaying    *prometheus.GaugeVec
 	shared      prometheus.Gauge
 	members     prometheus.Gauge
+	cutOff      prometheus.Gauge
 	gossip      *prometheus.CounterVec
 }
 
@@ -77,6 +78,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		Name: "lvs_director_gossip_members",
 		Help: "Other directors of the pool that are alive by gossip.",
 	})
+	m.cutOff = prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "lvs_director_isolated",
+		Help: "1 while nobody on the announcement network answers this director who used to.",
+	})
 	m.gossip = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "lvs_director_gossip_events_total",
 		Help: "Messages of gossip sent, received and refused, and faults, such as packets in another key.",
@@ -86,7 +91,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		Help: "1 while the kernel shares its connections with the other directors.",
 	})
 	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying, m.shared)
-	registry.MustRegister(m.members, m.gossip)
+	registry.MustRegister(m.members, m.gossip, m.cutOff)
 	return m
 }
 
@@ -168,6 +173,16 @@ func (m *Metrics) lease(group string, renewed time.Time, relaying bool) {
 func (m *Metrics) living(members int) {
 	if m != nil {
 		m.members.Set(float64(members))
+	}
+}
+
+func (m *Metrics) isolated(isolated bool) {
+	if m == nil {
+		return
+	}
+	m.cutOff.Set(0)
+	if isolated {
+		m.cutOff.Set(1)
 	}
 }
 

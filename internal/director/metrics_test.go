@@ -34,3 +34,14 @@ func TestEveryMetricIsDocumented(t *testing.T) {
 		}
 	}
 }
+
+func TestADirectorThatNobodyAnswersIsIsolated(t *testing.T) {
+	s := &session{groups: []*group{{}, {}}}
+	if s.isolated() {
+		t.Error("isolated at first")
+	}
+	s.groups[1].decision.Isolated = true
+	if !s.isolated() {
+		t.Error("not isolated, though one of the elections found it")
+	}
+}

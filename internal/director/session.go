@@ -330,6 +330,7 @@ func (s *session) judge(ctx context.Context) {
 // measure keeps the metrics of the Leases.
 func (s *session) measure() {
 	relaying := s.relaying()
+	s.d.cfg.Metrics.isolated(s.isolated())
 	for _, g := range s.groups {
 		renewed := g.elector.Status().RenewSent
 		if !renewed.IsZero() {
@@ -337,6 +338,14 @@ func (s *session) measure() {
 		}
 		s.d.cfg.Metrics.lease(fmt.Sprint(g.number), renewed, relaying[g])
 	}
+}
+
+// isolated says whether an election found that nobody on the segment answers any
+// more.
+func (s *session) isolated() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return slices.ContainsFunc(s.groups, func(g *group) bool { return g.decision.Isolated })
 }
 
 // whyNoCandidate returns why this director should not become active, or the
