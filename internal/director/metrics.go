@@ -74,6 +74,14 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "1 while packets of unknown connections go to the director that had the group before.",
 		}, []string{"group"}),
 	}
+	m.amongPeers()
+	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying, m.shared)
+	registry.MustRegister(m.members, m.gossip, m.cutOff)
+	return m
+}
+
+// amongPeers makes the metrics of what a director has to do with the others.
+func (m *Metrics) amongPeers() {
 	m.members = prometheus.NewGauge(prometheus.GaugeOpts{
 		Name: "lvs_director_gossip_members",
 		Help: "Other directors of the pool that are alive by gossip.",
@@ -90,9 +98,6 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 		Name: "lvs_director_connection_sync",
 		Help: "1 while the kernel shares its connections with the other directors.",
 	})
-	registry.MustRegister(m.passes, m.operations, m.active, m.transitions, m.virtualIPs, m.answering, m.quorumsLost, m.claims, m.renewed, m.relaying, m.shared)
-	registry.MustRegister(m.members, m.gossip, m.cutOff)
-	return m
 }
 
 func (m *Metrics) pass(d time.Duration, err error) {
