@@ -21,7 +21,7 @@ import (
 // installation serves it.
 func uninstalls(t *testing.T, s *suite) {
 	if strings.Contains(s.found[lone], "dummy-lvs") {
-		t.Skip("the lab stayed up from a run before, so nobody knows how its nodes were found")
+		t.Fatal("the lab stayed up from a run before, so nobody knows how its nodes were found: take it down first (go run ./hack/lab --name e2e down)")
 	}
 	const name = "uninstall"
 	s.setSpare(t, new("true"))
