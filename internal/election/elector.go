@@ -150,27 +150,18 @@ func (e *Elector) SetStanding(standing Standing) {
 // SetPeers says which other directors of the pool are alive. The Elector keeps
 // the slice.
 func (e *Elector) SetPeers(peers []Peer) {
-	e.mu.Lock()
-	e.peers = peers
-	e.mu.Unlock()
-	signal(e.nudge)
+	e.change(func() { e.peers = peers })
 }
 
 // Configure changes the settings.
 func (e *Elector) Configure(settings Settings) {
-	e.mu.Lock()
-	e.settings = settings
-	e.mu.Unlock()
-	signal(e.nudge)
+	e.change(func() { e.settings = settings })
 }
 
 // Heard says that another director of the pool announced a VIP of the group now.
 func (e *Elector) Heard() {
 	now := e.options.Now()
-	e.mu.Lock()
-	e.heardAt = now
-	e.mu.Unlock()
-	signal(e.nudge)
+	e.change(func() { e.heardAt = now })
 }
 
 // SetGossip says what gossip tells of the other directors of the pool, as to this
@@ -179,16 +170,18 @@ func (e *Elector) Heard() {
 // before this director announces by what an earlier process knew. The Elector
 // keeps the slice.
 func (e *Elector) SetGossip(witnesses []Witness) {
-	e.mu.Lock()
-	e.witnesses = witnesses
-	e.mu.Unlock()
-	signal(e.nudge)
+	e.change(func() { e.witnesses = witnesses })
 }
 
 // SetSounding tells how the segment answered when Decision.Probe asked for it.
 func (e *Elector) SetSounding(sounding Sounding) {
+	e.change(func() { e.sounding = sounding })
+}
+
+// change takes in something new, and has it decided on.
+func (e *Elector) change(set func()) {
 	e.mu.Lock()
-	e.sounding = sounding
+	set()
 	e.mu.Unlock()
 	signal(e.nudge)
 }
