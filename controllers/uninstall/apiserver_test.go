@@ -175,13 +175,5 @@ func membership(t *testing.T, admin *rest.Config, scheme *runtime.Scheme, m *dir
 	if err := m.SetupWithManager(mgr); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- mgr.Start(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Error(err)
-		}
-	})
+	apiserver.Run(t, mgr)
 }
